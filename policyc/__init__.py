@@ -1,0 +1,3 @@
+"""policyc: a compiler from network policy to eBPF."""
+
+__version__ = "0.1.0"

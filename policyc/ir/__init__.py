@@ -1,0 +1,1 @@
+"""The compiler's intermediate representations and the passes between them."""
