@@ -1,0 +1,1 @@
+"""Loads, populates, attaches and queries compiled policies. Imports neither llvmlite nor lark."""

@@ -1,0 +1,103 @@
+"""Pins: files on bpffs that keep maps, programs and links alive after the process. One folder a load.
+
+`POLICYC_BPFFS` names another root than /sys/fs/bpf/policyc; the file system that holds it is mounted if need be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from policyc.diagnostics import OperationError
+from policyc.runtime.libbpf import CAPABILITIES, PERMISSION_OR_FEATURE, check, error, lib
+
+DEFAULT_ROOT = "/sys/fs/bpf/policyc"
+MOUNT_POINT = "/sys/fs/bpf"
+BPFFS_MAGIC = 0xCAFE4A11
+
+
+def root() -> Path:
+    return Path(os.environ.get("POLICYC_BPFFS") or DEFAULT_ROOT)
+
+
+def folder(name: str) -> Path:
+    """The folder of load `name`, whether or not it exists."""
+    return root() / name
+
+
+def ensure_mounted() -> None:
+    """Has a bpf file system under `root()`: mounts one if nobody has, and makes the folder."""
+    target = root()
+    if _is_bpffs(_existing(target)):
+        _make(target)
+        return
+    mount_point = Path(MOUNT_POINT) if target.is_relative_to(MOUNT_POINT) else target
+    try:
+        mount_point.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"make {mount_point}") from None
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", os.fsencode(mount_point), b"bpf", 0, b"mode=0700") != 0:
+        raise _not_mounted(ctypes.get_errno(), mount_point)
+    _make(target)
+
+
+def pin(fd: int, path: Path) -> None:
+    """Pins a map, program or link. The path must not exist."""
+    check(lib().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
+
+
+def open_pin(path: Path) -> int:
+    """A file descriptor of what is pinned. Raises `OperationError` where nothing is."""
+    return check(lib().bpf_obj_get(os.fsencode(path)), f"open the pin {path}")
+
+
+def unpin(path: Path) -> None:
+    """Removes a pin; it may be gone."""
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder of pins with all that is in it; it may be gone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest ancestor that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _is_bpffs(path: Path) -> bool:
+    """Whether `path` lies on a bpf file system (statfs(2): f_type)."""
+    buffer = ctypes.create_string_buffer(256)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(path), buffer) != 0:
+        return False
+    return int.from_bytes(buffer.raw[:8], "little") & 0xFFFFFFFF == BPFFS_MAGIC
+
+
+def _make(target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"make the folder {target}") from None
+
+
+def _not_mounted(number: int, mount_point: Path) -> OperationError:
+    if number in (errno.EPERM, errno.EACCES):
+        return OperationError(
+            f"not permitted to mount the bpf file system on {mount_point}",
+            f"{CAPABILITIES}; mounting takes CAP_SYS_ADMIN, or `mount -t bpf bpf {mount_point}` beforehand",
+            PERMISSION_OR_FEATURE,
+        )
+    return OperationError(
+        f"cannot mount the bpf file system on {mount_point}: {os.strerror(number)}",
+        "the kernel needs CONFIG_BPF_SYSCALL",
+        PERMISSION_OR_FEATURE,
+    )

@@ -1,0 +1,46 @@
+"""Loaded programs: their identity in the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from policyc.runtime.libbpf import check, error, ffi, lib
+
+INFO = struct.Struct("<II8s")  # struct bpf_prog_info: type, id, tag
+NAME_OFFSET = 64  # of `name[16]` in struct bpf_prog_info
+
+
+def program_id(fd: int) -> int:
+    """The kernel's number of an open program."""
+    return _info(fd)[0]
+
+
+def program_name(number: int) -> str | None:
+    """The name (at most 15 bytes) of the program of that number; None where it is gone or may not be seen."""
+    fd = lib().bpf_prog_get_fd_by_id(number)
+    if fd < 0:
+        return None
+    try:
+        return _info(fd)[1]
+    finally:
+        os.close(fd)
+
+
+def attached_to_cgroup(cgroup_fd: int, attach_type: int) -> tuple[int, list[int]]:
+    """Attach flags and program numbers at a cgroup hook, those of ancestors left out."""
+    flags, count = ffi.new("__u32 *"), ffi.new("__u32 *", 64)
+    ids = ffi.new("__u32[64]")
+    result = lib().bpf_prog_query(cgroup_fd, attach_type, 0, flags, ids, count)
+    if result < 0 and result != -errno.ENOSPC:
+        raise error(-result, "ask which programs a cgroup has")
+    return flags[0], list(ids[0 : min(count[0], 64)])
+
+
+def _info(fd: int) -> tuple[int, str]:
+    buffer = bytearray(256)
+    size = ffi.new("__u32 *", len(buffer))
+    check(lib().bpf_obj_get_info_by_fd(fd, ffi.from_buffer(buffer), size), "read what a program is")
+    name = bytes(buffer[NAME_OFFSET : NAME_OFFSET + 16]).split(b"\0")[0]
+    return INFO.unpack_from(buffer)[1], name.decode(errors="replace")

@@ -1,0 +1,63 @@
+"""Protects typed map access: batches, full tables, per-CPU sums, and TEST_RUN for each program type."""
+
+import struct
+
+import pytest
+
+from policyc.diagnostics import OperationError
+from policyc.runtime import maps, programs, testrun
+from policyc.runtime.libbpf import ffi, lib
+
+pytestmark = pytest.mark.bpf
+
+
+def u32(number: int) -> bytes:
+    return struct.pack("<I", number)
+
+
+def returning(program_type: int, code: int) -> int:
+    """A program that returns `code`."""
+    instructions = struct.pack("<BBhiBBhi", 0xB7, 0, 0, code, 0x95, 0, 0, 0)
+    fd = lib().bpf_prog_load(program_type, b"constant", b"GPL", instructions, 2, ffi.NULL)
+    assert fd > 0
+    return int(fd)
+
+
+def test_batch_fill_and_walk() -> None:
+    table = maps.create("HASH", "numbers", 4, 4, 10_000)
+    table.update_many([(u32(i), u32(i * 2)) for i in range(9_000)])
+    assert dict(table.items()) == {u32(i): u32(i * 2) for i in range(9_000)}
+    assert table.lookup(u32(9_001)) is None
+    assert table.delete(u32(1))
+    assert not table.delete(u32(1))
+    table.close()
+
+
+def test_full_table_is_told() -> None:
+    table = maps.create("HASH", "small", 4, 4, 2)
+    with pytest.raises(maps.TableFull, match="small is full"):
+        table.update_many([(u32(i), u32(i)) for i in range(5)])
+    table.close()
+
+
+def test_per_cpu_values_are_added_up() -> None:
+    table = maps.create("PERCPU_ARRAY", "counts", 4, 24, 2)
+    table.update(u32(1), struct.pack("<3Q", 1, 2, 3) * maps.possible_cpus())
+    totals = table.sum_cpus(table.read_array()[1])
+    assert totals == (maps.possible_cpus(), 2 * maps.possible_cpus(), 3 * maps.possible_cpus())
+    table.close()
+
+
+@pytest.mark.parametrize(("program_type", "run"), [(3, testrun.run_skb), (8, testrun.run_skb), (6, testrun.run_xdp)])
+def test_test_run_of_each_program_type(program_type: int, run: object) -> None:
+    frame = bytes(12) + b"\x08\x00" + b"\x45" + bytes(49)
+    program = returning(program_type, 1)
+    result = run(program, frame, ifindex=1, repeat=2)  # type: ignore[operator]
+    assert result.code == 1
+    assert len(result.data) == len(frame)
+    assert programs.program_name(programs.program_id(program)) == "constant"
+
+
+def test_test_run_of_a_short_frame_is_refused() -> None:
+    with pytest.raises(OperationError, match="cannot be test-run"):
+        testrun.run_xdp(returning(6, 2), bytes(13))
