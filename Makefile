@@ -1,0 +1,45 @@
+# `make` lists the targets: every target with a `##` comment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help venv tools demo test test-unit lint types fmt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## make .venv with the package and the tools to work on it
+
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV): the package, its dependencies and the test tools, from the package index"
+	@scripts/find-python "$(PYTHON)" | xargs -I{} {} -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+tools:
+	@scripts/install-tools
+
+demo: venv tools ## compile the Star Wars policy, load it into a private namespace, run real clients
+	$(BIN)/python examples/demo.py
+
+test: venv tools ## all tests; what needs bpf() is skipped and counted where it is not permitted
+	$(PYTEST)
+
+test-unit: venv ## the tests that need neither root nor bpf()
+	$(PYTEST) -m 'not bpf'
+
+lint: venv ## style and common mistakes
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: venv ## the type checker
+	$(BIN)/mypy
+
+fmt: venv ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
