@@ -10,13 +10,16 @@ from policyc.ir.flat import Module
 from policyc.ir.lower import lower
 from policyc.ir.passes.base import Pass
 from policyc.ir.passes.build_rows import BUILD_ROWS
+from policyc.ir.passes.cost_model import COST_MODEL
 from policyc.ir.passes.drop_empty import DROP_EMPTY
+from policyc.ir.passes.drop_shadowed import DROP_SHADOWED
 from policyc.ir.passes.drop_unused import DROP_UNUSED
 from policyc.ir.passes.group_by_subject import GROUP_BY_SUBJECT
 from policyc.ir.passes.merge_classes import MERGE_CLASSES
 from policyc.ir.passes.merge_services import MERGE_SERVICES
 from policyc.ir.passes.partition_cidrs import PARTITION_CIDRS
 from policyc.ir.tables import Tables
+from policyc.ir.verify import verify
 from policyc.model import PolicySet
 
 LOWER = Pass("lower", PolicySet, Module, lower)
@@ -26,10 +29,12 @@ PASSES: tuple[Pass[Any, Any], ...] = (
     MERGE_SERVICES,
     DROP_EMPTY,
     GROUP_BY_SUBJECT,
+    DROP_SHADOWED,
     DROP_UNUSED,
     PARTITION_CIDRS,
     BUILD_ROWS,
     MERGE_CLASSES,
+    COST_MODEL,
 )
 
 Observer = Callable[[str, Module | Tables, float], None]
@@ -43,6 +48,7 @@ def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
         begun = time.perf_counter()
         module = step.run(module)
         seconds = time.perf_counter() - begun
+        verify(module)
         if observer is not None:
             observer(step.name, module, seconds)
     assert isinstance(module, Tables)

@@ -18,7 +18,7 @@ Conventions
 - A *group* is all rules of one direction and tier whose policies share one subject. The runtime gives each identity the
   groups that select it. A packet's verdict in a tier is the best cell over the subject's groups, and over the rows of a group that the peer
   selects. Row 0 is always the empty row (one cell: nothing, nothing).
-- A *CIDR table* maps every address to a class (0: in none of its sets); starts are sorted and begin with 0, one per family.
+- A *CIDR table* maps every address to a class (0: no `CIDR` or `world(CIDR)` peer of any of its groups matches); starts are sorted and begin with 0, one per family.
   A group that uses a table has, for each class, the row of its `CIDR` peers (`rows_any`) and the row
   for peers of class world, with the `world(CIDR)` peers merged in (`rows_world`).
 """
@@ -44,7 +44,7 @@ def service_key(kind: KeyKind, protocol: int, port: int) -> int:
 KEY_END = 3 << 24  # one past the last key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Best:
     """The best rule of a cell. `log`: see the module's docstring."""
 
@@ -52,7 +52,7 @@ class Best:
     log: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     enforced: Best | None
     prospective: Best | None
@@ -61,7 +61,7 @@ class Cell:
 EMPTY = Cell(None, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     cells: tuple[tuple[int, Cell], ...]
 
@@ -141,7 +141,8 @@ class SelectedBy:
 @dataclass(frozen=True)
 class Tables:
     """The module. `selectors` are distinct; the empty selector stands for `endpoints` as a subject (as a peer,
-    `endpoints` is in `row_endpoint`). `has_audit`: some rule or policy is audited, so prospective verdicts are computed."""
+    `endpoints` is in `row_endpoint`). `has_audit`: some rule or policy is audited, so prospective verdicts are computed.
+    `inline_rows`: the cost model's choice of rows as decision trees in code instead of a search over arrays."""
 
     selectors: tuple[Selector, ...]
     same_keys: tuple[str, ...]
@@ -151,3 +152,4 @@ class Tables:
     groups: tuple[Group, ...]
     selected: tuple[SelectedBy, ...]
     has_audit: bool
+    inline_rows: bool = False

@@ -54,7 +54,7 @@ class Painter:
         self._budget.take(len(starts))
         slots = {key: slot for slot, key in enumerate(starts)}
         slots[KEY_END] = len(starts)
-        spans = {
+        spans: dict[int, Spans] = {
             index: [(slots[first], slots[last + 1]) for first, last in self.services[index]]
             for index in {index for _, index in terms}
         }
@@ -82,7 +82,8 @@ class Painter:
     def _paint(self, slots: int, terms: Iterable[tuple[int, Spans]]) -> Painted:
         best, logs = [NOBODY] * slots, bytearray(slots)
         free, unlogged = list(range(slots + 1)), list(range(slots + 1))
-        batch, won = NOBODY, []
+        batch = NOBODY
+        won: list[int] = []
         for rank, spans in terms:
             if self.batch[rank] != batch:
                 for slot in won:  # later batches cannot log what this one decided
