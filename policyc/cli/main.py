@@ -1,0 +1,160 @@
+"""The click group, exit codes, and what becomes of errors.
+
+Commands live in `policyc.cli.NAME` as `command` and are imported when they are called, so that `policyc check` loads
+neither the code generator nor the loader. A command returns its exit code, or None for 0.
+
+Exit codes: 0 done and clean; 1 findings, failed tests, differences, bad input lines; 2 usage, or source or artifact
+invalid; 3 permission or kernel feature missing; 4 a bug of policyc.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+import policyc
+from policyc.cli.session import COLOR_MODES, ColorMode, Session
+from policyc.diagnostics import OperationError, PolicyError
+
+COMMANDS = {
+    "init": "Write a small policy, endpoints and flows to start from.",
+    "check": "Check policy files and report findings.",
+    "fmt": "Format policy files.",
+    "test": "Run the test blocks of policy files.",
+    "compile": "Compile policy files into one object.",
+    "inspect": "Show what an object contains.",
+    "eval": "Judge flows by a policy or an object.",
+    "load": "Load an object, attach it and enforce it.",
+    "status": "Show what is loaded and attached.",
+    "endpoint": "Add, remove and list endpoints of a load.",
+    "host": "Refresh this machine's addresses in a load.",
+    "counters": "Show packets, bytes and connections by rule.",
+    "monitor": "Follow verdicts as they happen.",
+    "unload": "Detach a load and leave nothing behind.",
+    "doctor": "Check what this machine needs to load programs.",
+    "completion": "Print the completion script of a shell.",
+}
+USAGE, BUG, INTERRUPTED, PIPE_CLOSED = 2, 4, 130, 141
+
+
+class Commands(click.Group):
+    """A group whose commands are imported on demand; their one-line helps stand in `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"policyc.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(error.message + _near(args[0]), ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _near(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--color", type=click.Choice(COLOR_MODES), default="auto", show_default=True, help="Colours in the output."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an internal error.")
+@click.version_option(policyc.__version__, prog_name="policyc", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, color: ColorMode, debug: bool) -> None:
+    """Compile network policy to eBPF, load it, and see what it decides."""
+    session = ctx.ensure_object(Session)
+    session.color, session.debug = color, debug
+    ctx.color = session.wants_color()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code. Nothing but `SystemExit` leaves it."""
+    session = Session()
+    try:
+        code = _exit_code(cli.main(arguments, prog_name="policyc", standalone_mode=False, obj=session))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; there it must find somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except PolicyError as error:
+        _report_policy(error, session)
+        return error.exit_code
+    except OperationError as error:
+        _report_operation(error, session)
+        return error.exit_code
+    except Exception as error:
+        _report_bug(error, session)
+        return BUG
+
+
+def _exit_code(result: Any) -> int:
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _report_policy(error: PolicyError, session: Session) -> None:
+    from policyc.render import render_text
+
+    sources = getattr(error, "sources", {})
+    click.echo(
+        render_text(error.diagnostics, sources, color=session.colors(sys.stderr)).rstrip("\n"), err=True, color=True
+    )
+
+
+def _report_operation(error: OperationError, session: Session) -> None:
+    colors = session.colors(sys.stderr)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True, color=colors)
+    if error.help:
+        click.echo(f"{click.style('help:', fg='cyan')} {error.help}", err=True, color=colors)
+
+
+def _report_bug(error: Exception, session: Session) -> None:
+    if session.debug:
+        traceback.print_exc()
+    summary = " ".join(str(error).split())[:200]
+    click.echo(f"internal error: {type(error).__name__}: {summary}", err=True)
+    hint = "" if session.debug else ", with what `policyc --debug …` prints"
+    click.echo(f"This is a bug of policyc {policyc.__version__}; please report it{hint}.", err=True)
+
+
+if __name__ == "__main__":
+    main()

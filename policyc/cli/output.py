@@ -1,0 +1,40 @@
+"""What commands write: JSON documents, diagnostics, and text from files made harmless for a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import click
+
+from policyc.cli.session import current
+from policyc.diagnostics import Diagnostic
+
+FORMATS = click.Choice(["text", "json"])
+format_option = click.option(
+    "--format", "format_", type=FORMATS, default="text", show_default=True, help="Form of the output."
+)
+
+
+def document(name: str, **fields: Any) -> None:
+    """Writes one JSON document `{"format": NAME, "version": 1, …}` to standard output, in ASCII."""
+    click.echo(json.dumps({"format": name, "version": 1} | fields, indent=2))
+
+
+def plain(text: str) -> str:
+    """`text` with control characters, line ends and bidirectional marks escaped, so that it cannot move a cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def diagnostics(found: Sequence[Diagnostic], sources: Mapping[str, str], stream: IO[str] | None = None) -> None:
+    """Writes findings as text, to standard error where no stream is given."""
+    from policyc.render import render_text
+
+    stream = stream or sys.stderr
+    if found:
+        stream.write(render_text(found, sources, color=current().colors(stream)).rstrip("\n") + "\n")
+        stream.flush()
