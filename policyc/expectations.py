@@ -1,0 +1,104 @@
+"""`test` blocks: every combination of an expectation's ends and services as flows, judged by an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policyc.answers import FlowAnswer, Outcome, flow_outcome
+from policyc.engine import Engine, EngineFactory
+from policyc.flows import IPV6_EXTENSION_HEADERS, LOOPBACK, Flow, address_text
+from policyc.model import Expectation, PolicySet, Span, Test, TestEnd
+from policyc.reference.world import Address, EndpointConflict
+from policyc.service_values import representatives, service_text
+from policyc.synthetic import NoAddress, synthetic_endpoints
+
+
+@dataclass(frozen=True)
+class Result:
+    """One expectation. `message` is empty where it holds, else what was expected, what happened and what decided.
+    `flows` is how many were judged."""
+
+    test: str
+    expectation: Expectation
+    passed: bool
+    message: str
+    flows: int
+
+    @property
+    def span(self) -> Span:
+        return self.expectation.span
+
+
+def run_test(policy: PolicySet, test: Test, engine_factory: EngineFactory) -> list[Result]:
+    """The results of one `test` block, in source order."""
+    try:
+        endpoints = (*test.endpoints, *synthetic_endpoints(policy, test))
+        engine = engine_factory(policy, endpoints, ())
+    except (NoAddress, EndpointConflict) as error:
+        return [Result(test.title, e, False, str(error), 0) for e in test.expectations]
+    return [_run(engine, test, expectation) for expectation in test.expectations]
+
+
+def _run(engine: Engine, test: Test, expectation: Expectation) -> Result:
+    flows = 0
+    for source in expectation.sources:
+        for destination in expectation.destinations:
+            pair = list(_pair_flows(engine, expectation, source, destination))
+            if not pair:
+                message = f"{source.name} -> {destination.name}: the ends have no address family in common"
+                return Result(test.title, expectation, False, message, flows)
+            for flow in pair:
+                flows += 1
+                message = _mistake(engine, expectation, flow, f"{source.name} -> {destination.name}")
+                if message:
+                    return Result(test.title, expectation, False, message, flows)
+    return Result(test.title, expectation, True, "", flows)
+
+
+def _pair_flows(engine: Engine, expectation: Expectation, source: TestEnd, destination: TestEnd) -> Iterator[Flow]:
+    """Every flow one pair of ends stands for: in each family both have, every service value that can matter."""
+    sources, destinations = _addresses(engine, source), _addresses(engine, destination)
+    for family in ("4", "6"):
+        if family not in sources or family not in destinations:
+            continue
+        for traffic in representatives(engine.world.policy, expectation.services):
+            if family == "6" and traffic.protocol in IPV6_EXTENSION_HEADERS:
+                continue
+            yield Flow(sources[family], destinations[family], traffic)
+
+
+def _addresses(engine: Engine, end: TestEnd) -> dict[str, Address]:
+    """The first address of each family that an end has."""
+    if end.kind == "address":
+        assert end.address is not None
+        return {end.address[0]: end.address}
+    endpoint = engine.world.endpoints.get(end.name) if end.kind != "host" else None
+    if endpoint is None:  # `host`, or an identity that means it
+        return LOOPBACK
+    first: dict[str, Address] = {}
+    for address in endpoint.addresses:
+        first.setdefault(address[0], address)
+    return first
+
+
+def _mistake(engine: Engine, expectation: Expectation, flow: Flow, pair: str) -> str:
+    """Empty where the flow is judged as expected."""
+    answer = engine.judge(flow)
+    outcome = flow_outcome(answer)
+    what = f"{pair} {service_text(flow.traffic)} ({address_text(flow.src)} -> {address_text(flow.dst)})"
+    if outcome.verdict != expectation.verdict:
+        return f"expected {expectation.verdict}, got {outcome.verdict}: {what}: {_why(outcome)}"
+    if expectation.by is not None and not _decided_by(answer, expectation.by):
+        return f"expected {expectation.verdict} by {expectation.by}: {what}: {_why(outcome)}"
+    return ""
+
+
+def _decided_by(answer: FlowAnswer, ref: str) -> bool:
+    return any(step.outcome.rule is not None and step.outcome.rule.ref == ref for step in answer)
+
+
+def _why(outcome: Outcome) -> str:
+    if outcome.rule is None:
+        return f"no rule decided ({outcome.reason})"
+    return f"decided by {outcome.rule.ref} ({outcome.rule.span})"
