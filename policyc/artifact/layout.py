@@ -91,8 +91,8 @@ class Hook(IntEnum):
 
 
 HOOK_SECTIONS = {
-    Hook.TC_INGRESS: "tc/ingress",
-    Hook.TC_EGRESS: "tc/egress",
+    Hook.TC_INGRESS: "tc",
+    Hook.TC_EGRESS: "tc",
     Hook.CGROUP_INGRESS: "cgroup_skb/ingress",
     Hook.CGROUP_EGRESS: "cgroup_skb/egress",
     Hook.XDP_INGRESS: "xdp",

@@ -1,0 +1,75 @@
+"""From tables to a sealed object: builds the module, and runs LLVM's backend in a child process, which an error may end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import llvmlite
+from llvmlite import ir
+
+import policyc
+from policyc.artifact import writer
+from policyc.artifact.layout import IdentityLayout
+from policyc.codegen import backend, budget, match, programs, report, state
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.maps import Maps
+from policyc.ir.tables import Tables
+from policyc.model import PolicySet, Span
+
+TRIPLE, DATA_LAYOUT = "bpfel", "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
+MAX_PEERS, MAX_GROUPS = 64, 64
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`object` is sealed; `llvm_ir` and `assembly` are what became of it on the way."""
+
+    object: bytes
+    llvm_ir: str
+    assembly: str
+
+
+def identity_layout(tables: Tables) -> IdentityLayout:
+    """Room for what one identity may match: all selectors and groups of small policies, at most 64 of larger ones."""
+    peers = {s for g in tables.groups for s, _ in g.selectors}
+    by_list: dict[tuple[int, int], int] = {}
+    for g in tables.groups:
+        by_list[g.direction, g.tier] = by_list.get((g.direction, g.tier), 0) + 1
+    return IdentityLayout(
+        max_peers=min(max(len(peers), 1), MAX_PEERS),
+        max_groups=min(max(by_list.values(), default=1), MAX_GROUPS),
+        same_keys=len(tables.same_keys),
+    )
+
+
+def build_module(tables: Tables, policy: PolicySet, producer: str) -> ir.Module:
+    module = ir.Module(name="policyc")
+    module.triple, module.data_layout = TRIPLE, DATA_LAYOUT
+    main_file = policy.files[0][0] if policy.files else "policy"
+    span = policy.policies[0].span if policy.policies else Span(main_file, 1, 1, 1, 1)
+    debug = DebugInfo(module, main_file, producer)
+    layout = identity_layout(tables)
+    maps = Maps(debug, layout, len(tables.rules))
+    matching = match.build(module, debug, maps, tables, layout, span)
+    judge = state.build(module, debug, maps, matching, span).judge
+    report_function = report.build(module, debug, maps, span)
+    parsers = {c: programs.build_parser(module, debug, c, span) for c in programs.Context}
+    parts = programs.Parts(parsers, judge, report_function)
+    for traits in programs.HOOKS:
+        programs.build_program(module, debug, maps, parts, traits, span)
+        programs.build_entry(module, debug, maps, traits, span)
+    debug.license("Dual MIT/GPL")
+    debug.finish()
+    return module
+
+
+def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], root: str) -> Compiled:
+    """`sources`: relative name → text; the policy's lines stand in the object's BTF, read from below `root`.
+
+    Raises OperationError where the backend refuses the module or a program is over the kernel's limits."""
+    module = build_module(tables, policy, f"policyc {policyc.__version__}")
+    text = str(module)
+    built = backend.run(text, sources)
+    used = budget.check(built.assembly)
+    sealed = writer.write(built.object, tables, policy, identity_layout(tables), llvmlite.__version__, used)
+    return Compiled(sealed, text, built.assembly)

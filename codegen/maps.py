@@ -1,0 +1,20 @@
+"""The maps of the object, as BTF-defined globals."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from policyc.artifact.layout import NEXT_PREFIX, Hook, IdentityLayout, MapSpec, map_specs
+from policyc.codegen.debuginfo import DebugInfo
+
+
+class Maps:
+    """`maps["ct4"]` is the global of that map."""
+
+    def __init__(self, debug: DebugInfo, identity: IdentityLayout, rules: int) -> None:
+        specs = map_specs(identity, rules)
+        specs += [MapSpec(NEXT_PREFIX + h.name.lower(), "PROG_ARRAY", 4, 4, 2, "generation slots") for h in Hook]
+        self._globals = {spec.name: debug.map_global(spec) for spec in specs}
+
+    def __getitem__(self, name: str) -> ir.GlobalVariable:
+        return self._globals[name]

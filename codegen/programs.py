@@ -1,0 +1,310 @@
+"""The programs: what each hook does before and after the verdict that all share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from llvmlite import ir
+
+from policyc.artifact.layout import (
+    ENTRY_PREFIX,
+    HOOK_SECTIONS,
+    HOST_ENDPOINT,
+    NEXT_PREFIX,
+    PROGRAM_PREFIX,
+    CgroupKind,
+    EndpointFlag,
+    Hook,
+    PointKind,
+    Reason,
+    State,
+)
+from policyc.codegen import parse
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.report import audit_load
+from policyc.codegen.state import peer_of, set_peer
+from policyc.model import Direction, Span
+
+INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
+LOOPBACK_IFINDEX = 1
+CGROUP_LEVELS = 16  # offset in `config`
+DEEPEST_CGROUP = 31
+# Offsets in the contexts (linux/bpf.h: struct __sk_buff, struct xdp_md).
+SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX = 0, 16, 20, 40
+XDP_DATA, XDP_DATA_END, XDP_INGRESS_IFINDEX = 0, 4, 12
+
+
+class Context(Enum):
+    """Kinds of context that a packet is parsed from."""
+
+    TC = "tc"
+    CGROUP = "cgroup"
+    XDP = "xdp"
+
+
+@dataclass(frozen=True)
+class HookTraits:
+    """What differs between hooks: their verdicts, and whether the device's direction is the subject's at an uplink."""
+
+    hook: Hook
+    context: Context
+    passed: int
+    denied: int
+    direction: int
+
+
+HOOKS = (
+    HookTraits(Hook.TC_INGRESS, Context.TC, -1, 2, INGRESS),  # TC_ACT_UNSPEC: other filters are asked too; TC_ACT_SHOT
+    HookTraits(Hook.TC_EGRESS, Context.TC, -1, 2, EGRESS),
+    HookTraits(Hook.CGROUP_INGRESS, Context.CGROUP, 1, 0, INGRESS),
+    HookTraits(Hook.CGROUP_EGRESS, Context.CGROUP, 1, 0, EGRESS),
+    HookTraits(Hook.XDP_INGRESS, Context.XDP, 2, 1, INGRESS),  # XDP_PASS, XDP_DROP
+)
+
+
+def _context_type(debug: DebugInfo) -> Any:
+    return debug.pointer(debug.struct("context", [], 0))
+
+
+def _program(module: ir.Module, debug: DebugInfo, name: str, hook: Hook, span: Span) -> Function:
+    args = [("ctx", PTR, _context_type(debug))]
+    return Function(module, debug, name, args, span, section=HOOK_SECTIONS[hook])
+
+
+def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, traits: HookTraits, span: Span) -> None:
+    """enter_HOOK: passes while dormant, tail-calls the generation that `switch` names, else denies."""
+    name = traits.hook.name.lower()
+    f = _program(module, debug, ENTRY_PREFIX + name, traits.hook, span)
+    switch = f.lookup_index(maps["switch"], 0)
+    with f.if_(f.not_null(switch)):
+        state = f.load(switch, I32)
+        with f.if_(f.eq(state, int(State.DORMANT))):
+            f.ret(traits.passed)
+        # Constant indices: the JIT makes them direct jumps.
+        for slot, value in enumerate((State.ACTIVE, State.ACTIVE_1)):
+            with f.if_(f.eq(state, int(value))):
+                f.helper(Helper.TAIL_CALL, f.args[0], maps[NEXT_PREFIX + name], I32(slot))
+    f.ret(traits.denied)
+    f.close()
+
+
+def build_parser(module: ir.Module, debug: DebugInfo, context: Context, span: Span) -> ir.Function:
+    """parse_CONTEXT(ctx, flow): fills the flow record; 0 if the packet is not IP. A function of its own, so that what
+    it keeps on the stack is gone when the packet is judged."""
+    args = [("ctx", PTR, _context_type(debug)), ("flow", PTR, debug_type(debug))]
+    f = Function(module, debug, f"parse_{context.value}", args, span, static=True)
+    flow = Flow(f, f.args[1])
+    helper = Helper.XDP_LOAD_BYTES if context is Context.XDP else Helper.SKB_LOAD_BYTES
+    reader = parse.Reader(f, f.args[0], helper, f.at_offset(f.args[1], SCRATCH))
+    bad = f.b.append_basic_block("bad_l3")
+    if context is Context.CGROUP:
+        ethertype: Value = f.swap(f.to(f.load(f.args[0], I32, SKB_PROTOCOL), I16))
+        offset: Value = I32(0)
+    else:
+        tags = I32(0)
+        if context is Context.TC:
+            tags = f.to(f.ne(f.load(f.args[0], I32, SKB_VLAN_PRESENT), 0), I32)
+        kind, at = parse.ethernet(f, reader, tags, bad)
+        ethertype, offset = kind.get(), at.get()
+    for family, number in ((4, parse.ETH_IPV4), (6, parse.ETH_IPV6)):
+        with f.if_(f.eq(ethertype, number)):
+            parse.packet(f, reader, flow, family, offset, bad)
+            f.ret(1)
+    f.ret(0)
+    f.b.position_at_end(bad)
+    flow.raise_flag(Flag.MALFORMED | Flag.NO_ADDRESSES)
+    f.ret(1)
+    return f.close()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The functions that programs share."""
+
+    parsers: dict[Context, ir.Function]
+    judge: ir.Function
+    report: ir.Function
+
+
+def build_program(module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span) -> None:
+    """policyc_HOOK: judges by `config` alone."""
+    _ProgramBuilder(module, debug, maps, parts, traits, span).build()
+
+
+class _ProgramBuilder:
+    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span) -> None:
+        self.maps, self.traits = maps, traits
+        self.parser, self.judge, self.report = parts.parsers[traits.context], parts.judge, parts.report
+        self.f = _program(module, debug, PROGRAM_PREFIX + traits.hook.name.lower(), traits.hook, span)
+
+    def build(self) -> None:
+        f, traits = self.f, self.traits
+        self.context = f.args[0]
+        self.flow = flow = new_flow(f)
+        flow.set("hook", int(traits.hook))
+        flow.set("direction", traits.direction)
+        self.finish = f.b.append_basic_block("finish")
+        self.pass_unjudged = f.b.append_basic_block("pass_unjudged")
+        self._config()
+        self._attach_point()
+        self._packet()
+        self._subject()
+        f.call(self.judge, flow.pointer)
+        f.leave(self.finish)
+        f.b.position_at_end(self.pass_unjudged)
+        flow.settle(1, int(Reason.NONE))
+        f.leave(self.finish)
+        f.b.position_at_end(self.finish)
+        verdict = f.call(self.report, flow.pointer)
+        f.ret(f.select(f.ne(verdict, 0), I32(traits.passed), I32(traits.denied)))
+        f.close()
+
+    def deny(self, reason: Reason, always: bool = False) -> None:
+        """Denies without asking the policy; under whole-load audit only `always` holds."""
+        self.flow.settle(0, int(reason))
+        if not always:
+            audit_load(self.f, self.flow, self.config)
+        self.f.leave(self.finish)
+
+    # --- where ------------------------------------------------------------------------------------------------
+
+    def _config(self) -> None:
+        f, traits = self.f, self.traits
+        self.config = f.lookup_index(self.maps["config"], 0)
+        with f.if_(f.is_null(self.config)):
+            f.ret(traits.denied)
+        state = f.load(self.config, I32)
+        with f.if_(f.eq(state, int(State.DORMANT))):
+            f.ret(traits.passed)
+        if traits.context is Context.XDP:
+            length = f.sub(f.load(self.context, I32, XDP_DATA_END), f.load(self.context, I32, XDP_DATA))
+            self.device = f.load(self.context, I32, XDP_INGRESS_IFINDEX)
+        else:
+            length = f.load(self.context, I32, SKB_LEN)
+            self.device = f.load(self.context, I32, SKB_IFINDEX)
+        self.flow.set("length", length)
+        self.flow.set("ifindex", self.device)
+        with f.if_(f.ne(state, int(State.ACTIVE))):
+            self.deny(Reason.NOT_READY, always=True)
+
+    def _attach_point(self) -> None:
+        """Sets `endpoint`, the bound endpoint (0 at an uplink), and the flow's direction."""
+        f = self.f
+        self.endpoint = f.var(0, I32)
+        if self.traits.context is Context.CGROUP:
+            self._nearest_cgroup()
+            return
+        point = f.lookup_index(self.maps["points"], self.device)
+        with f.if_(f.is_null(point)):
+            self.deny(Reason.NOT_READY, always=True)
+        with f.if_(f.eq(f.load(point, I32), int(PointKind.WORKLOAD))):
+            # The host's end of a link: what arrives there is what the workload sends.
+            self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
+            self.endpoint.set(f.load(point, I32, 4))
+            with f.if_(f.eq(self.endpoint.get(), 0)):
+                self.deny(Reason.UNREGISTERED)
+
+    def _nearest_cgroup(self) -> None:
+        f = self.f
+        levels = f.load(self.config, I32, CGROUP_LEVELS)
+        kind = f.var(0, I32)
+        with f.loop(DEEPEST_CGROUP, DEEPEST_CGROUP) as (i, done):
+            level = f.sub(DEEPEST_CGROUP, i)
+            with f.if_(f.ne(f.and_(f.b.lshr(levels, level), 1), 0)):
+                key = f.slot(I64)
+                f.store(key, f.helper(Helper.SKB_ANCESTOR_CGROUP_ID, self.context, level))
+                bound = f.lookup(self.maps["cgroups"], key)
+                with f.if_(f.not_null(bound)):
+                    kind.set(f.load(bound, I32))
+                    self.endpoint.set(f.load(bound, I32, 4))
+                    f.leave(done)
+        with f.if_(f.eq(kind.get(), int(CgroupKind.STREAMS_ONLY))):
+            f.leave(self.pass_unjudged)
+        with f.if_(f.eq(self.endpoint.get(), 0)):
+            self.deny(Reason.UNREGISTERED)
+
+    # --- what -------------------------------------------------------------------------------------------------
+
+    def _packet(self) -> None:
+        f, flow = self.f, self.flow
+        is_ip = f.call(self.parser, self.context, flow.pointer)
+        with f.if_(f.either(f.eq(is_ip, 0), flow.has_flag(Flag.EXEMPT))):
+            f.leave(self.pass_unjudged)
+
+    # --- who --------------------------------------------------------------------------------------------------
+
+    def _subject(self) -> None:
+        f, flow = self.f, self.flow
+        bound = self.endpoint.get()
+        has_addresses = f.not_(flow.has_flag(Flag.NO_ADDRESSES))
+        flow.copy_address("match", "remote")
+        with f.if_(has_addresses):
+            set_peer(f, self.maps, flow)
+        if self.traits.context is not Context.CGROUP:
+            with f.if_(f.eq(bound, 0)):
+                self._uplink_subject(has_addresses)
+        with f.if_(f.ne(bound, 0)):
+            flow.set("subject", bound)
+        endpoint = f.lookup_index(self.maps["endpoints"], flow.get("subject"))
+        with f.if_(f.is_null(endpoint)):
+            self.deny(Reason.UNREGISTERED)
+        flow.set("subject_slot", f.load(endpoint, I32))
+        with f.if_(f.ne(bound, 0)):
+            with f.if_(f.eq(flow.get("subject_slot"), 0)):
+                self.deny(Reason.UNREGISTERED)
+            flags = f.load(endpoint, I32, 4)
+            if self.traits.context is Context.CGROUP:
+                own_loopback = f.both(f.bits(flags, EndpointFlag.OWN_NETNS), f.eq(self.device, LOOPBACK_IFINDEX))
+                with f.if_(own_loopback):
+                    f.leave(self.pass_unjudged)
+            with f.if_(f.both(has_addresses, f.eq(flow.get("direction"), EGRESS))):
+                self._own_source(flags)
+
+    def _owner(self, address: str) -> Value:
+        return peer_of(self.f, self.maps, self.flow.get("family"), self.flow.address(address))
+
+    def _is_bound(self, index: Value) -> Value:
+        f = self.f
+        bound = f.var(0, I8)
+        endpoint = f.lookup_index(self.maps["endpoints"], index)
+        with f.if_(f.not_null(endpoint)):
+            is_bound = f.bits(f.load(endpoint, I32, 4), EndpointFlag.BOUND)
+            bound.set(f.to(f.both(is_bound, f.cmp(">", index, HOST_ENDPOINT)), I8))
+        return f.ne(bound.get(), 0)
+
+    def _uplink_subject(self, has_addresses: Value) -> None:
+        """The owner of the local address, unless it is judged at its own attach point."""
+        f, flow = self.f, self.flow
+        with f.if_(f.not_(has_addresses)):
+            self.deny(Reason.MALFORMED)
+        with f.if_(f.both(f.eq(flow.get("direction"), INGRESS), self._is_bound(flow.get("peer")))):
+            self.deny(Reason.SPOOFED_SOURCE)
+        owner = self._owner("local")
+        with f.if_(f.either(f.eq(owner, 0), self._is_bound(owner))):
+            flow.settle(1, int(Reason.NO_SUBJECT))
+            f.leave(self.finish)
+        flow.set("subject", owner)
+
+    def _own_source(self, flags: Value) -> None:
+        """Denies what a workload sends from a source that is not its own, address configuration excepted."""
+        f, flow = self.f, self.flow
+        owner = self._owner("local")
+        expected = f.select(f.bits(flags, EndpointFlag.ADDRESSES), flow.get("subject"), I32(HOST_ENDPOINT))
+        with f.if_(f.ne(owner, expected)):
+            local = flow.address("local")
+            port = f.swap(flow.get("remote_port"))
+            is_udp = f.eq(flow.get("protocol"), parse.UDP)
+            unspecified = f.both(f.eq(f.load(local, I64), 0), f.eq(f.load(local, I64, 8), 0))
+            link_local = f.eq(f.and_(f.swap(f.load(local, I16)), 0xFFC0), 0xFE80)
+            v6 = f.eq(flow.get("family"), 6)
+            configures = f.either(
+                f.both(f.not_(v6), unspecified, f.eq(port, 67)),
+                f.both(v6, f.either(unspecified, link_local), f.eq(port, 547)),
+            )
+            with f.if_(f.not_(f.both(is_udp, configures))):
+                self.deny(Reason.SPOOFED_SOURCE)

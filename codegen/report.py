@@ -1,0 +1,186 @@
+"""Counters and events: what every verdict leaves behind."""
+
+from __future__ import annotations
+
+import struct
+
+from llvmlite import ir
+
+from policyc.artifact.layout import (
+    COUNTER,
+    DENIAL,
+    DENIAL_KEY,
+    EVENT,
+    EVENT_FIELDS,
+    NO_RULE,
+    REASON_ENTRIES,
+    ConfigFlag,
+    Events,
+    Reason,
+)
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import OFFSET, Flow, debug_type
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.model import Direction, Span
+
+SECOND_NS = 1_000_000_000
+CONFIG_EVENTS, CONFIG_FLAGS = 8, 12  # offsets in `config`
+
+
+def _event_offsets() -> dict[str, int]:
+    """Byte offsets of the event's fields, from its format."""
+    codes = "Q 8B III III B3x 16s 16s 2s2s I"
+    sizes: list[tuple[int, int]] = []
+    offset = 0
+    for part in ["Q", *["B"] * 8, *["I"] * 6, "B", "3x", "16s", "16s", "2s", "2s", "I"]:
+        size = struct.calcsize("<" + part)
+        if not part.endswith("x"):
+            sizes.append((offset, size))
+        offset += size
+    assert offset + 4 == EVENT.size, codes
+    return {name: at for name, (at, _) in zip(EVENT_FIELDS, sizes, strict=True)}
+
+
+EVENT_OFFSETS = _event_offsets()
+
+
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
+    """report(flow): applies whole-load audit, counts the packet, emits an event where one is due. Returns the verdict (1 allow)."""
+    f = Function(module, debug, "report", [("flow", PTR, debug_type(debug))], span)
+    with f.if_(f.is_null(f.args[0])):
+        f.ret(0)
+    flow = Flow(f, f.args[0])
+    config = f.lookup_index(maps["config"], 0)
+    with f.if_(f.is_null(config)):
+        f.ret(0)
+    _count_rule(f, maps, flow)
+    _count_reason(f, maps, flow)
+    wanted = f.load(config, I32, CONFIG_EVENTS)
+    with f.if_(_is_due(f, maps, flow, wanted)):
+        _emit(f, maps, flow)
+    f.ret(f.to(flow.get("verdict"), I32))
+    return f.close()
+
+
+def audit_load(f: Function, flow: Flow, config: Value) -> None:
+    """Where the whole load only reports, the enforced outcome becomes the prospective one and everything passes."""
+    with f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.AUDIT))):
+        for name in ("verdict", "reason", "rank"):
+            flow.set(f"audit_{name}", flow.get(name))
+        flow.set("verdict", 1)
+        flow.set("reason", int(Reason.NO_POLICY))
+        flow.set("rank", NO_RULE)
+
+
+def _count_rule(f: Function, maps: Maps, flow: Flow) -> None:
+    rank = flow.get("rank")
+    with f.if_(f.ne(rank, NO_RULE)):
+        counter = f.lookup_index(maps["counters"], rank)
+        with f.if_(f.not_null(counter)):
+            assert COUNTER.size == 24
+            f.add_to(counter, I64(1))
+            f.add_to(counter, f.to(flow.get("length"), I64), 8)
+            f.add_to(counter, f.to(flow.get("connection"), I64), 16)
+
+
+def _count_reason(f: Function, maps: Maps, flow: Flow) -> None:
+    direction, verdict, reason = (f.to(flow.get(n), I32) for n in ("direction", "verdict", "reason"))
+    index = f.or_(f.or_(f.shl(direction, 6), f.shl(verdict, 5)), reason)
+    counter = f.lookup_index(maps["reasons"], f.and_(index, REASON_ENTRIES - 1))
+    with f.if_(f.not_null(counter)):
+        f.add_to(counter, I64(1))
+        f.add_to(counter, f.to(flow.get("length"), I64), 8)
+
+
+def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
+    """Whether the packet gets an event. Denials and differences of audit come at most once a second for a flow."""
+    due = f.var(0, I8)
+    denied = f.eq(flow.get("verdict"), 0)
+    differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
+    logged = f.ne(flow.get("log"), 0)
+    opened = f.ne(flow.get("connection"), 0)
+    judged = f.ne(flow.get("counted"), 0)
+    with f.if_else(f.eq(wanted, int(Events.TRACE))) as (trace, other):
+        with trace:
+            due.set(1)
+        with other:
+            everything = f.cmp(">=", wanted, int(Events.ALL))
+            with f.if_(f.both(opened, f.either(everything, logged))):
+                due.set(1)
+            denial = f.both(denied, f.either(f.cmp(">=", wanted, int(Events.DENIED)), logged))
+            stateless = f.both(judged, f.not_(denied), f.not_(opened), f.either(everything, logged))
+            limited = f.either(denial, stateless, f.both(judged, differs))
+            with f.if_(f.both(f.eq(due.get(), 0), limited)):
+                due.set(_rate_limit(f, maps, flow))
+    return f.ne(due.get(), 0)
+
+
+def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
+    """1 (i8) if the flow had no event in the last second; else counts the packet for its next event."""
+    due = f.var(1, I8)
+    key = f.slot(ir.ArrayType(I8, 48))
+    f.zero(key, DENIAL_KEY.size)
+    f.copy(key, 0, flow.pointer, OFFSET["local"], 32)
+    f.copy(key, 32, flow.pointer, OFFSET["local_port"], 4, I32)
+    f.store(key, f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get("protocol"), I32)), offset=36)
+    f.store(key, f.to(flow.get("direction"), I32), offset=40)
+    now = f.helper(Helper.KTIME_GET_NS)
+    known = f.lookup(maps["denials"], key)
+    with f.if_else(f.not_null(known)) as (old, new):
+        with old:
+            with f.if_else(f.cmp("<", f.sub(now, f.load(known, I64)), SECOND_NS)) as (soon, late):
+                with soon:
+                    f.add_to(known, I32(1), 8)
+                    due.set(0)
+                with late:
+                    flow.set("suppressed", f.load(known, I32, 8))
+                    f.store(known, now)
+                    f.store(known, 0, I32, 8)
+        with new:
+            value = f.slot(ir.ArrayType(I8, DENIAL.size))
+            f.zero(value, DENIAL.size)
+            f.store(value, now)
+            f.helper(Helper.MAP_UPDATE, maps["denials"], key, value, 0)
+    return due.get()
+
+
+def _emit(f: Function, maps: Maps, flow: Flow) -> None:
+    event = f.helper(Helper.RINGBUF_RESERVE, maps["events"], EVENT.size, 0, result=PTR)
+    with f.if_else(f.is_null(event)) as (full, room):
+        with full:
+            lost = f.lookup_index(maps["lost"], 0)
+            with f.if_(f.not_null(lost)):
+                f.add_to(lost, I64(1))
+        with room:
+            f.zero(event, EVENT.size)
+
+            def put(name: str, value: Value) -> None:
+                f.store(event, value, offset=EVENT_OFFSETS[name])
+
+            put("time_ns", f.helper(Helper.KTIME_GET_NS))
+            for name in ("direction", "hook", "verdict", "reason", "family", "rank", "subject", "peer", "ifindex", "length", "protocol"):
+                put(name, flow.get(name))
+            put("peer_class", f.to(flow.get("peer_class"), I8))
+            differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
+            put("audit_verdict", f.select(differs, flow.get("audit_verdict"), I8(255)))
+            put("audit_reason", f.select(differs, flow.get("audit_reason"), I8(255)))
+            put("audit_rank", f.select(differs, flow.get("audit_rank"), I32(NO_RULE)))
+            _put_ends(f, flow, event)
+            put("count", f.add(flow.get("suppressed"), 1))
+            f.helper(Helper.RINGBUF_SUBMIT, event, 0)
+
+
+def _put_ends(f: Function, flow: Flow, event: Value) -> None:
+    with f.if_else(f.eq(flow.get("direction"), int(Direction.INGRESS))) as (ingress, egress):
+        for branch, source, destination in ((ingress, "remote", "local"), (egress, "local", "remote")):
+            with branch:
+                # Half words: the addresses are not aligned to 8 in the event.
+                f.copy(event, EVENT_OFFSETS["source"], flow.pointer, OFFSET[source], 16, I32)
+                f.copy(event, EVENT_OFFSETS["destination"], flow.pointer, OFFSET[destination], 16, I32)
+                f.store(event, flow.get(f"{source}_port"), offset=EVENT_OFFSETS["source_port"])
+                f.store(event, flow.get(f"{destination}_port"), offset=EVENT_OFFSETS["destination_port"])
+    icmp = flow.get("icmp")
+    with f.if_(f.ne(icmp, 0)):
+        f.store(event, f.swap(icmp), offset=EVENT_OFFSETS["source_port"])
+        f.store(event, icmp.type(0), offset=EVENT_OFFSETS["destination_port"])

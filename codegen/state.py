@@ -1,0 +1,360 @@
+"""State: the connection table, re-judging after a change, ICMP errors, fragments (docs/architecture.md, "State")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from policyc.artifact.layout import (
+    CT,
+    CT6_KEY,
+    FRAG,
+    FRAG_KEY,
+    HOST_ENDPOINT,
+    IDLE_CLOSING,
+    IDLE_FRAGMENT,
+    IDLE_OTHER,
+    IDLE_TCP,
+    IDLE_TCP_OPENING,
+    NO_RULE,
+    CtFlag,
+    IdentityFlag,
+    PeerClassCode,
+    Reason,
+)
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.match import Matching
+from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
+from policyc.codegen.report import audit_load
+from policyc.ir.tables import KeyKind
+from policyc.model import Direction, Span
+
+TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
+CONFIG_GENERATION = 4
+# Offsets in a connection entry (layout.CT) and in a fragment entry (layout.FRAG).
+GENERATION, RULE, SEEN, DIRECTION, FLAGS, ICMP_TYPE = 0, 4, 8, 12, 13, 14
+FRAG_VERDICT, FRAG_REASON = 12, 13
+
+
+@dataclass
+class State:
+    """`judge(flow)`: the packet's outcome, from its connection or from the policy, into the flow record."""
+
+    judge: ir.Function
+
+
+def peer_of(f: Function, maps: Maps, family: Value, address: Value) -> Value:
+    """The endpoint index of the 16-byte `address`: HOST_ENDPOINT for this machine's and loopback, 0 for the world."""
+    index = f.var(0, I32)
+    with f.if_else(f.eq(family, 4)) as (v4, v6):
+        with v4:
+            with f.if_(f.eq(f.load(address, I8), 127)):
+                index.set(HOST_ENDPOINT)
+            _lookup_index(f, maps["ipcache4"], address, index)
+        with v6:
+            loopback = f.both(f.eq(f.load(address, I64), 0), f.eq(f.load(address, I64, 8), 1 << 56))
+            with f.if_(loopback):
+                index.set(HOST_ENDPOINT)
+            _lookup_index(f, maps["ipcache6"], address, index)
+    return index.get()
+
+
+def _lookup_index(f: Function, map_: Value, key: Value, index) -> None:  # type: ignore[no-untyped-def]
+    found = f.lookup(map_, key)
+    with f.if_(f.not_null(found)):
+        index.set(f.load(found, I32))
+
+
+def set_peer(f: Function, maps: Maps, flow: Flow) -> None:
+    """Fills peer, its class and identity slot from the `match` address."""
+    index = peer_of(f, maps, flow.get("family"), flow.address("match"))
+    flow.set("peer", index)
+    class_ = f.select(
+        f.eq(index, 0), I32(PeerClassCode.WORLD),
+        f.select(f.eq(index, HOST_ENDPOINT), I32(PeerClassCode.HOST), I32(PeerClassCode.ENDPOINT)),
+    )  # fmt: skip
+    flow.set("peer_class", class_)
+    flow.set("peer_slot", 0)
+    with f.if_(f.cmp(">", index, HOST_ENDPOINT)):
+        endpoint = f.lookup_index(maps["endpoints"], index)
+        with f.if_(f.not_null(endpoint)):
+            flow.set("peer_slot", f.load(endpoint, I32))
+
+
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, matching: Matching, span: Span) -> State:
+    return _Builder(module, debug, maps, matching, span).build()
+
+
+class _Builder:
+    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, matching: Matching, span: Span) -> None:
+        self.maps, self.matching = maps, matching
+        self.f = Function(module, debug, "judge", [("flow", PTR, debug_type(debug))], span)
+
+    def build(self) -> State:
+        f = self.f
+        with f.if_(f.is_null(f.args[0])):
+            f.ret(0)
+        self.flow = flow = Flow(f, f.args[0])
+        config = f.lookup_index(self.maps["config"], 0)
+        with f.if_(f.is_null(config)):
+            f.ret(0)
+        self.config = config
+        self.generation = f.load(config, I32, CONFIG_GENERATION)
+        self.now = f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
+        # One at a time of a connection's or a fragment's key and value is alive.
+        self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
+        self.value = f.slot(ir.ArrayType(I8, max(CT.size, FRAG.size)), "value")
+        self.done = f.b.append_basic_block("judged")
+        self.fresh = f.b.append_basic_block("fresh")
+        with f.if_(flow.has_flag(Flag.MALFORMED)):
+            self._malformed()
+        with f.if_(flow.has_flag(Flag.LATER_FRAGMENT)):
+            self._later_fragment()
+        with f.if_(flow.has_flag(Flag.QUOTES)):
+            self._related()
+        self.stateful = self._is_stateful()
+        with f.if_(self.stateful):
+            self._established()
+        f.leave(self.fresh)
+        f.b.position_at_end(self.fresh)
+        self._fresh()
+        f.leave(self.done)
+        f.b.position_at_end(self.done)
+        with f.if_(flow.has_flag(Flag.FIRST_FRAGMENT)):
+            self._remember_fragment()
+        f.close()
+        return State(f.function)
+
+    def _malformed(self) -> None:
+        """Denied for a subject that some policy selects."""
+        f, flow = self.f, self.flow
+        flow.settle(0, int(Reason.MALFORMED))
+        flow.set("counted", 1)
+        record = f.lookup_index(self.maps["identities"], flow.get("subject_slot"))
+        with f.if_(f.not_null(record)):
+            selected = f.load(record, I32)
+            for prefix, flag in (("", IdentityFlag.SELECTED), ("audit_", IdentityFlag.SELECTED_AUDIT)):
+                with f.if_(f.not_(f.bits(selected, int(flag)))):
+                    flow.set(prefix + "verdict", 1)
+                    flow.set(prefix + "reason", int(Reason.NO_POLICY))
+        audit_load(f, flow, self.config)
+        f.leave(self.done)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def _is_echo(self, which: int) -> Value:
+        """Whether the packet is an echo request (0) or reply (1)."""
+        f, protocol = self.f, self.flow.get("protocol")
+        type_ = f.shr(self.flow.get("icmp"), 8)
+        return f.either(*(f.both(f.eq(protocol, n), f.eq(type_, ECHO[n][which])) for n in (ICMP, ICMPV6)))
+
+    def _is_icmp(self, protocol: Value) -> Value:
+        return is_one_of(self.f, protocol, (ICMP, ICMPV6))
+
+    def _is_stateful(self) -> Value:
+        f = self.f
+        whole = f.not_(self.flow.has_flag(Flag.LATER_FRAGMENT))
+        echo = f.either(self._is_echo(0), self._is_echo(1))
+        return f.both(whole, f.either(f.not_(self._is_icmp(self.flow.get("protocol"))), echo))
+
+    def _lookup(self, prefix: str) -> Value:
+        """The connection entry of the packet ("") or of the packet it quotes ("quoted_"), or null."""
+        f = self.f
+        self._write_key(prefix)
+        entries: list[tuple[Value, ir.Block]] = []
+        with f.if_else(f.eq(self.flow.get("family"), 4)) as branches:
+            for branch, name in zip(branches, ("ct4", "ct6"), strict=True):
+                with branch:
+                    entries.append((f.lookup(self.maps[name], self.key), f.b.block))
+        entry = f.b.phi(PTR)
+        for value, block in entries:
+            entry.add_incoming(value, block)
+        return entry
+
+    def _write_key(self, prefix: str) -> None:
+        """The tuple's key in the table of its family (layout.CT4_KEY, CT6_KEY) into `self.key`."""
+        f, flow, key = self.f, self.flow, self.key
+        subject = f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get(prefix + "protocol"), I32))
+        local, remote, ports = (OFFSET[prefix + n] for n in ("local", "remote", "local_port"))
+        with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+            for branch, size, step in zip(branches, (4, 16), (I32, I64), strict=True):
+                with branch:
+                    f.copy(key, 0, flow.pointer, local, size, step)
+                    f.copy(key, size, flow.pointer, remote, size, step)
+                    f.copy(key, 2 * size, flow.pointer, ports, 4, I32)
+                    f.store(key, subject, offset=2 * size + 4)
+
+    def _is_live(self, entry: Value, protocol: Value) -> Value:
+        """Whether the entry has not idled out."""
+        f = self.f
+        flags = f.load(entry, I8, FLAGS)
+        fins = f.and_(flags, CtFlag.FIN | CtFlag.FIN_REPLY)
+        closing = f.either(f.bits(flags, CtFlag.RST), f.eq(fins, CtFlag.FIN | CtFlag.FIN_REPLY))
+        opened = f.select(f.bits(flags, CtFlag.REPLY), I32(IDLE_TCP), I32(IDLE_TCP_OPENING))
+        tcp = f.select(closing, I32(IDLE_CLOSING), opened)
+        limit = f.select(f.eq(protocol, TCP), tcp, I32(IDLE_OTHER))
+        return f.cmp("<=", f.sub(self.now, f.load(entry, I32, SEEN)), limit)
+
+    def _judge_again(self, entry: Value, prefix: str) -> None:
+        """Judges an entry of an older generation in the direction of its first packet and marks it."""
+        f, flow = self.f, self.flow
+        with f.if_(f.ne(f.load(entry, I32, GENERATION), self.generation)):
+            flow.copy_address("match", prefix + "remote")
+            set_peer(f, self.maps, flow)
+            direction = f.load(entry, I8, DIRECTION)
+            protocol = flow.get(prefix + "protocol")
+            port = f.var(f.load(entry, I16, ICMP_TYPE))
+            with f.if_(is_one_of(f, protocol, (TCP, UDP, SCTP))):
+                local, remote = (f.swap(flow.get(prefix + n)) for n in ("local_port", "remote_port"))
+                port.set(f.select(f.eq(direction, int(Direction.INGRESS)), local, remote))
+            key = f.or_(f.shl(f.to(protocol, I32), 16), f.to(port.get(), I32))
+            f.call(self.matching.verdict, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
+            audit_load(f, flow, self.config)
+            flags = f.and_(f.load(entry, I8, FLAGS), 0xFF ^ CtFlag.DENIED)
+            refused = f.shl(f.to(f.eq(flow.get("verdict"), 0), I8), 4)
+            f.store(entry, f.or_(flags, refused), offset=FLAGS)
+            f.store(entry, f.add(flow.get("rank"), 1), offset=RULE)
+            f.store(entry, self.generation, offset=GENERATION)
+
+    def _take(self, entry: Value, reason: Reason) -> None:
+        """The outcome of a packet that belongs to a known connection."""
+        f, flow = self.f, self.flow
+        rank = f.sub(f.load(entry, I32, RULE), 1)
+        with f.if_else(f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED)) as (denied, allowed):
+            with denied:
+                by_rule = f.ne(rank, NO_RULE)
+                flow.settle(0, f.select(by_rule, I8(Reason.RULE), I8(Reason.DEFAULT)), rank)
+            with allowed:
+                flow.settle(1, int(reason), rank)
+
+    def _related(self) -> None:
+        f, flow = self.f, self.flow
+        entry = self._lookup("quoted_")
+        with f.if_(f.not_null(entry)):
+            with f.if_(self._is_live(entry, flow.get("quoted_protocol"))):
+                self._judge_again(entry, "quoted_")
+                self._take(entry, Reason.RELATED)
+                f.leave(self.done)
+
+    def _opens(self) -> Value:
+        """A SYN without ACK: a new connection, also on a known tuple."""
+        f = self.f
+        syn = f.eq(f.and_(self.flow.get("tcp_flags"), TCP_SYN | TCP_ACK), TCP_SYN)
+        return f.both(f.eq(self.flow.get("protocol"), TCP), syn)
+
+    def _established(self) -> None:
+        f, flow = self.f, self.flow
+        entry = self._lookup("")
+        with f.if_(f.both(f.not_null(entry), f.not_(self._opens()))):
+            same = f.eq(f.load(entry, I8, DIRECTION), flow.get("direction"))
+            # Of an echo, requests go the way of the first packet and replies the other.
+            fits = f.either(
+                f.not_(self._is_icmp(flow.get("protocol"))),
+                f.both(same, self._is_echo(0)),
+                f.both(f.not_(same), self._is_echo(1)),
+            )
+            with f.if_(f.both(fits, self._is_live(entry, flow.get("protocol")))):
+                self._judge_again(entry, "")
+                self._take(entry, Reason.ESTABLISHED)
+                with f.if_(f.ne(flow.get("verdict"), 0)):
+                    self._note(entry, same)
+                f.leave(self.done)
+
+    def _note(self, entry: Value, same: Value) -> None:
+        """Time and TCP flags of a packet that passed."""
+        f = self.f
+        tcp = self.flow.get("tcp_flags")
+        fin = f.select(same, I8(CtFlag.FIN), I8(CtFlag.FIN_REPLY))
+        seen = f.var(f.select(same, I8(0), I8(CtFlag.REPLY)))
+        with f.if_(f.bits(tcp, TCP_FIN)):
+            seen.set(f.or_(seen.get(), fin))
+        with f.if_(f.bits(tcp, TCP_RST)):
+            seen.set(f.or_(seen.get(), int(CtFlag.RST)))
+        flags = f.load(entry, I8, FLAGS)
+        with f.if_(f.ne(f.or_(flags, seen.get()), flags)):
+            f.store(entry, f.or_(flags, seen.get()), offset=FLAGS)
+        with f.if_(f.ne(f.load(entry, I32, SEEN), self.now)):
+            f.store(entry, self.now, offset=SEEN)
+
+    # --- new packets ------------------------------------------------------------------------------------------
+
+    def _fresh(self) -> None:
+        f, flow = self.f, self.flow
+        f.call(self.matching.verdict, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
+        audit_load(f, flow, self.config)
+        flow.set("counted", 1)
+        makes_entry = f.both(
+            f.ne(flow.get("verdict"), 0),
+            f.not_(flow.has_flag(Flag.LATER_FRAGMENT)),
+            f.either(f.not_(self._is_icmp(flow.get("protocol"))), self._is_echo(0)),
+        )
+        with f.if_(makes_entry):
+            flow.set("connection", 1)
+            self._insert()
+
+    def _insert(self) -> None:
+        f, flow = self.f, self.flow
+        value = self.value
+        f.store(value, self.generation, offset=GENERATION)
+        f.store(value, f.add(flow.get("rank"), 1), offset=RULE)
+        f.store(value, self.now, offset=SEEN)
+        f.store(value, flow.get("direction"), offset=DIRECTION)
+        f.store(value, 0, I8, FLAGS)
+        f.store(value, flow.get("icmp"), offset=ICMP_TYPE)
+        failed = f.var(0, I64)
+        self._write_key("")
+        with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
+            for branch, name in ((v4, "ct4"), (v6, "ct6")):
+                with branch:
+                    failed.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, value, 0))
+        with f.if_(f.ne(failed.get(), 0)):
+            flow.settle(0, int(Reason.TABLE_FULL))
+            flow.set("connection", 0)
+
+    # --- fragments --------------------------------------------------------------------------------------------
+
+    def _fragment_key(self) -> Value:
+        f, flow = self.f, self.flow
+        key = self.key
+        with f.if_else(f.eq(flow.get("direction"), int(Direction.INGRESS))) as (ingress, egress):
+            for branch, source, destination in ((ingress, "remote", "local"), (egress, "local", "remote")):
+                with branch:
+                    f.copy(key, 0, flow.pointer, OFFSET[source], 16)
+                    f.copy(key, 16, flow.pointer, OFFSET[destination], 16)
+        f.store(key, flow.get("fragment_id"), offset=32)
+        f.store(key, f.select(f.eq(flow.get("family"), 4), f.to(flow.get("protocol"), I32), I32(0)), offset=36)
+        f.store(key, flow.get("subject"), offset=40)
+        f.store(key, f.to(flow.get("direction"), I32), offset=44)
+        return key
+
+    def _later_fragment(self) -> None:
+        f, flow = self.f, self.flow
+        entry = f.lookup(self.maps["frags"], self._fragment_key())
+        with f.if_(f.not_null(entry)):
+            current = f.eq(f.load(entry, I32, GENERATION), self.generation)
+            recent = f.cmp("<=", f.sub(self.now, f.load(entry, I32, SEEN)), IDLE_FRAGMENT)
+            with f.if_(f.both(current, recent)):
+                rank = f.sub(f.load(entry, I32, RULE), 1)
+                with f.if_else(f.ne(f.load(entry, I8, FRAG_VERDICT), 0)) as (allowed, denied):
+                    for branch, verdict in ((allowed, 1), (denied, 0)):
+                        with branch:
+                            flow.settle(verdict, f.load(entry, I8, FRAG_REASON), rank)
+                f.leave(self.done)
+        with f.if_(flow.has_flag(Flag.LATER_UNKNOWN)):
+            self._malformed()
+        f.leave(self.fresh)
+
+    def _remember_fragment(self) -> None:
+        f, flow = self.f, self.flow
+        value = self.value
+        f.store(value, self.generation, offset=GENERATION)
+        f.store(value, f.add(flow.get("rank"), 1), offset=RULE)
+        f.store(value, self.now, offset=SEEN)
+        f.store(value, flow.get("verdict"), offset=FRAG_VERDICT)
+        f.store(value, flow.get("reason"), offset=FRAG_REASON)
+        f.store(value, 0, I16, 14)
+        f.helper(Helper.MAP_UPDATE, self.maps["frags"], self._fragment_key(), value, 0)
