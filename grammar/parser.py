@@ -1,0 +1,383 @@
+"""Text to syntax tree, with recovery: after a mistake parsing goes on at the next word that begins a rule or declaration.
+
+The parser of lark is fed token by token. At each word that begins something the stacks are kept; on a mistake the
+unfinished thing is dropped by putting them back, blocks left open are closed, and the next beginning is fed.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from lark import Lark, UnexpectedToken
+from lark.lexer import Lexer
+from lark.parsers.lalr_analysis import Shift
+
+from policyc.codes import diagnostic
+from policyc.diagnostics import Diagnostic
+from policyc.grammar import lexer, syntax
+from policyc.grammar.builder import Builder, join
+from policyc.grammar.expected import describe
+from policyc.grammar.lexer import Token
+from policyc.grammar.nearest import nearest
+from policyc.model import Span
+
+MAX_ERRORS = 100
+
+ACTIONS = frozenset({"ALLOW", "DENY", "PASS"})
+SECTIONS = frozenset({"INGRESS", "EGRESS"})
+DECLARATIONS = frozenset(lexer.DECLARATIONS.values())
+STARTERS = ACTIONS | SECTIONS | DECLARATIONS | {"ENDPOINT"}
+NAMED = frozenset({"IDENTITY", "CIDR", "PORTS", "POLICY", "SERVICE_DECL", "ENDPOINT", "AS"})
+HARD = frozenset(lexer.HARD.values())
+NAMES = frozenset(lexer.SOFT.values()) | {"NAME"}
+# What a body begins with, and the header that stands in for one that did not parse.
+BODIES: dict[str, frozenset[str]] = {
+    "POLICY": SECTIONS | {"RBRACE"},
+    "INGRESS": ACTIONS | {"RBRACE"},
+    "EGRESS": ACTIONS | {"RBRACE"},
+    "TEST": frozenset({"ENDPOINT", "ALLOW", "DENY", "RBRACE"}),
+}
+HEADERS: dict[str, tuple[str, ...]] = {
+    "POLICY": ("NAME", "FOR", "ENDPOINTS"),
+    "INGRESS": (),
+    "EGRESS": (),
+    "TEST": ("STRING",),
+}
+
+
+class _NoLexer(Lexer):
+    """The tokens are fed."""
+
+    def __init__(self, lexer_conf: Any) -> None:
+        pass
+
+    def lex(self, lexer_state: Any, parser_state: Any) -> Any:
+        return iter(())
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The parser and the states in which a word that begins something has just been read as such."""
+
+    lark: Lark
+    begun: frozenset[int]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    text = files("policyc.grammar").joinpath("policy.lark").read_text(encoding="utf-8")
+    lark = Lark(
+        text,
+        parser="lalr",
+        lexer=_NoLexer,
+        start="file",
+        keep_all_tokens=True,
+        maybe_placeholders=False,
+        transformer=Builder(),
+    )
+    states = lark.parse_interactive().parser_state.parse_conf.states
+    targets = {
+        row[kind][1] for row in states.values() for kind in STARTERS if kind in row and row[kind][0] is Shift
+    }
+    begun = {s for s in targets if any(k.isupper() and action is Shift for k, (action, _) in states[s].items())}
+    return _Tables(lark, frozenset(begun))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The parser's stacks before the token `index`, which begins something."""
+
+    states: list[Any]
+    values: list[Any]
+    opened: int
+    index: int
+
+
+class _Parse:
+    def __init__(self, text: str, file: str) -> None:
+        self.found: list[Diagnostic] = []
+        self.file = file
+        self.tokens, self.whole = lexer.tokens(text, file, self.found)
+        tables = _tables()
+        self.begun = tables.begun
+        self.parser = tables.lark.parse_interactive()
+        self.state = self.parser.parser_state
+        self.silent = copy(self.state.parse_conf)
+        self.silent.callbacks = {}
+        self.opened: list[Token] = []
+        self.mark = _Mark(list(self.state.state_stack), [], 0, 0)
+        self.policy = ""
+        self.broken: set[str] = set()
+        self.lost = False
+        self.skipped_to_end = False
+        last = self.tokens[-1].span if self.tokens else Span(file, 1, 1, 1, 1)
+        self.end = Token("$END", "", Span(file, last.end_line, last.end_column, last.end_line, last.end_column), "")
+
+    def run(self) -> syntax.File:
+        index, count = 0, len(self.tokens)
+        errors = 0
+        while index < count:
+            token = self.tokens[index]
+            try:
+                self.feed(token, index)
+                index += 1
+            except UnexpectedToken:
+                errors += 1
+                if errors > MAX_ERRORS:
+                    self.report("too-many-errors", "too many mistakes; the rest of this file was not read", token.span)
+                    self.whole = False
+                    self.drop()
+                    break
+                index = self.mend(index)
+        items = self.finish()
+        first = self.tokens[0] if self.tokens else self.end
+        return syntax.File(tuple(items), frozenset(self.broken), self.lost, join(first, self.end))
+
+    def report(self, name: str, message: str, span: Span, **more: Any) -> None:
+        self.found.append(diagnostic(name, message, span, **more))
+
+    # --- feeding
+    def feed(self, token: Token, index: int) -> None:
+        """Raises UnexpectedToken. `index` is the place of the token, or of the one it stands for."""
+        self.state.feed_token(token)
+        kind = token.type
+        if kind == "LBRACE":
+            self.opened.append(token)
+        elif kind == "RBRACE":
+            self.opened.pop()
+        elif kind in STARTERS and self.state.state_stack[-1] in self.begun:
+            self.mark = _Mark(
+                self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index
+            )
+            if kind == "POLICY":
+                self.policy = self.text(index + 1)
+
+    def text(self, index: int) -> str:
+        return self.tokens[index].value if index < len(self.tokens) else ""
+
+    def kind(self, index: int) -> str:
+        return self.tokens[index].type if 0 <= index < len(self.tokens) else "$END"
+
+    def closings(self, kind: str) -> int | None:
+        """How many open blocks must be closed before `kind` begins something (or ends the file); None: it never does."""
+        for count in range(len(self.opened) + 1):
+            trial = self.trial()
+            try:
+                for _ in range(count):
+                    trial.feed_token(Token("RBRACE", "}", self.end.span, "}"))
+                trial.feed_token(Token(kind, "", self.end.span, ""), kind == "$END")
+            except UnexpectedToken:
+                continue
+            if kind == "$END" or trial.state_stack[-1] in self.begun:
+                return count
+        return None
+
+    def trial(self) -> Any:
+        state = self.state.copy(deepcopy_values=False)
+        state.parse_conf = self.silent
+        return state
+
+    def close(self, count: int, span: Span) -> None:
+        for _ in range(count):
+            self.state.feed_token(Token("RBRACE", "}", span, "}"))
+            self.opened.pop()
+
+    # --- mistakes
+    def mend(self, index: int) -> int:
+        """Reports the mistake at token `index`, and brings the parser and the place to a state to go on from."""
+        token = self.tokens[index]
+        accepted = self.parser.accepts()
+        substitute = self.substitute(token, index, accepted)
+        if substitute is not None:
+            self.feed(substitute, index)
+            return index + 1
+        notes: tuple[tuple[str, Span], ...] = ()
+        if token.type in DECLARATIONS and self.opened:
+            notes = (("this block is still open", self.opened[-1].span),)
+        self.report(
+            "syntax",
+            f"unexpected `{_shown(token.text)}`",
+            token.span,
+            expected=describe(accepted),
+            help=_help(token, self.kind(index - 1), accepted),
+            notes=notes,
+        )
+        return self.recover(index)
+
+    def substitute(self, token: Token, index: int, accepted: set[str]) -> Token | None:
+        """What the token was surely meant to be, reported."""
+        before = self.kind(index - 1)
+        if before in NAMED and "NAME" in accepted and token.type in HARD | {"WORD", "STRING", "NUMBER", "SERVICE"}:
+            if before == "AS" and (token.type in STARTERS or token.type not in HARD):
+                return None
+            if token.type in HARD:
+                message = f"`{token.text}` is a word of the language and cannot name things"
+                self.report("reserved-word", message, token.span, help="choose another name")
+            else:
+                help = "names begin with a letter and go on with letters, digits, `-` and `_`, without quotes"
+                self.report("name-form", f"`{_shown(token.text)}` is not a name", token.span, help=help)
+            return Token("NAME", token.value, token.span, token.text)
+        if token.type == "EQUALS" and "EQ" in accepted:
+            self.report("syntax", "unexpected `=`", token.span, expected=("`==`",), help="`==` compares, `=` sets")
+            return Token("EQ", "==", token.span, "==")
+        if token.type == "EQ" and "EQUALS" in accepted:
+            self.report("syntax", "unexpected `==`", token.span, expected=("`=`",), help="`==` compares, `=` sets")
+            return Token("EQUALS", "=", token.span, "=")
+        if token.type not in ("NAME", "WORD"):
+            return None
+        words = [lexer.SPELLING[k] for k in sorted(accepted) if k in HARD or (k in NAMES and k in lexer.SPELLING)]
+        meant = nearest(token.text, words)
+        if meant is None:
+            return None
+        self.report(
+            "syntax",
+            f"unexpected `{_shown(token.text)}`",
+            token.span,
+            expected=describe(accepted),
+            suggestion=meant,
+            help=_help(token, before, accepted),
+        )
+        return Token(lexer.KEYWORDS[meant], meant, token.span, token.text)
+
+    def drop(self) -> str:
+        """Puts the stacks back to where the unfinished thing began; the type of the word that began it, or `""`."""
+        if self.policy and self.opened:
+            self.broken.add(self.policy)
+        if any(self.begins_here(kind) for kind in ("IDENTITY", "INGRESS", "ALLOW")):
+            return ""
+        begun = self.mark
+        kind = self.kind(begun.index)
+        if kind in NAMED:
+            self.broken.add(self.text(begun.index + 1))
+        if kind == "INCLUDE":
+            self.lost = True
+        self.state.state_stack[:] = begun.states
+        self.state.value_stack[:] = begun.values
+        del self.opened[begun.opened :]
+        return kind
+
+    def begins_here(self, kind: str) -> bool:
+        trial = self.trial()
+        try:
+            trial.feed_token(Token(kind, "", self.end.span, ""))
+        except UnexpectedToken:
+            return False
+        return trial.state_stack[-1] in self.begun
+
+    def recover(self, index: int) -> int:
+        level = len(self.opened)
+        dropped = self.drop()
+        floor = len(self.opened)
+        for at in range(index, len(self.tokens)):
+            kind = self.kind(at)
+            if kind == "LBRACE":
+                if dropped in BODIES and self.kind(at + 1) in BODIES[dropped]:
+                    self.open_body(dropped, at)
+                    return at + 1
+                level += 1
+            elif kind == "RBRACE":
+                level -= 1
+                if level < floor:
+                    self.feed(self.tokens[at], at)
+                    return at + 1
+                level = max(level, 0)
+            elif kind in STARTERS and self.is_beginning(at, level > floor):
+                count = self.closings(kind)
+                if count is not None:
+                    self.close(count, self.tokens[max(at - 1, 0)].span)
+                    return at
+        self.skipped_to_end = True
+        return len(self.tokens)
+
+    def open_body(self, dropped: str, at: int) -> None:
+        """Feeds a header in the place of one that did not parse, and the brace at `at`."""
+        begun = self.mark.index
+        span = self.tokens[begun].span
+        self.feed(Token(dropped, self.tokens[begun].value, span, self.tokens[begun].text), begun)
+        for kind in HEADERS[dropped]:
+            self.feed(Token(kind, "", span, ""), begun)
+        self.feed(self.tokens[at], at)
+
+    def is_beginning(self, at: int, inside: bool) -> bool:
+        """Whether the word at `at` looks like one that begins something; `inside` an unfinished block it must look more so."""
+        kind, before, after = self.kind(at), self.kind(at - 1), self.kind(at + 1)
+        if kind in ACTIONS:
+            return before != "DEFAULT" and (not inside or after in ("FROM", "TO"))
+        if kind in SECTIONS:
+            return after in ("LBRACE", "DEFAULT")
+        if kind == "ENDPOINT":
+            return not inside
+        if inside or self.opened:
+            line = self.tokens[at].span.line
+            if at and self.tokens[at - 1].span.line == line and before != "RBRACE":
+                return False
+        if kind in ("INCLUDE", "TEST"):
+            return after == "STRING"
+        if kind == "LANGUAGE":
+            return after == "NUMBER"
+        return after in NAMES or after in HARD or after == "WORD"
+
+    # --- the end
+    def finish(self) -> list[Any]:
+        try:
+            return list(self.state.feed_token(self.end, True))
+        except UnexpectedToken:
+            pass
+        if self.whole and not self.skipped_to_end:
+            self.report_end()
+        self.drop()
+        count = self.closings("$END")
+        if count is None:
+            return []
+        self.close(count, self.end.span)
+        return list(self.state.feed_token(self.end, True))
+
+    def report_end(self) -> None:
+        accepted = self.parser.accepts()
+        if self.opened:
+            span = self.opened[-1].span
+            self.report("unclosed-block", "this `{` is never closed", span, expected=("`}`",), help="add a `}`")
+            return
+        self.report("syntax", "unexpected end of file", self.end.span, expected=describe(accepted))
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 40 else text[:40] + "…"
+
+
+def _help(token: Token, before: str, accepted: set[str]) -> str | None:
+    kind = token.type
+    if kind in ACTIONS and "INGRESS" in accepted:
+        return "rules stand in `ingress { … }` or `egress { … }`"
+    if kind in ACTIONS and "IDENTITY" in accepted:
+        return "rules stand in a policy: `policy NAME for SUBJECT { ingress { … } }`"
+    if kind in SECTIONS and "IDENTITY" in accepted:
+        return "sections stand in a policy: `policy NAME for SUBJECT { … }`"
+    if before in ACTIONS and "FROM" in accepted:
+        return "a rule says `from` or `to` whom: `allow from PEERS on SERVICES`"
+    if kind == "ON" and "AS" in accepted:
+        return "`on` stands right after the peers, before `log`, `audit`, `priority` and `as`"
+    if kind == "STRING" and "NAME" in accepted:
+        return "names stand without quotes"
+    if kind in HARD and "NAME" in accepted:
+        return f"`{token.text}` is a word of the language and cannot name things"
+    if kind in ("EXISTS", "NOT") and "STRING" in accepted:
+        return f'quote it to make it a label key: "{token.text}"'
+    if kind == "SERVICE" and "ON" in accepted:
+        return "services stand after `on`"
+    if kind in ("NAME", "ADDRESS", "SERVICE") and "COMMA" in accepted and before in NAMES | {"ADDRESS", "SERVICE"}:
+        return "several stand with commas between them"
+    if kind == "RBRACE" and "IDENTITY" in accepted:
+        return "there is no open block here; remove it"
+    return None
+
+
+def parse(text: str, file: str) -> tuple[syntax.File, list[Diagnostic]]:
+    """The tree of all that parsed, and the findings in the order of their places. Never raises for any text."""
+    run = _Parse(text, file)
+    tree = run.run()
+    return tree, sorted(run.found, key=lambda d: (d.span.line, d.span.column) if d.span else (0, 0))
