@@ -68,7 +68,7 @@ class DebugInfo:
 
     def file(self, name: str) -> Any:
         if name not in self._files:
-            self._files[name] = self.module.add_debug_info("DIFile", {"filename": name, "directory": "."})
+            self._files[name] = self.module.add_debug_info("DIFile", {"filename": name, "directory": ""})
         return self._files[name]
 
     def integer(self, name: str, bits: int, encoding: str = UINT) -> Any:

@@ -31,12 +31,11 @@ class Compiled:
 
 def identity_layout(tables: Tables) -> IdentityLayout:
     """Room for what one identity may match: all selectors and groups of small policies, at most 64 of larger ones."""
-    peers = {s for g in tables.groups for s, _ in g.selectors}
     by_list: dict[tuple[int, int], int] = {}
     for g in tables.groups:
         by_list[g.direction, g.tier] = by_list.get((g.direction, g.tier), 0) + 1
     return IdentityLayout(
-        max_peers=min(max(len(peers), 1), MAX_PEERS),
+        max_peers=min(max(len(tables.selectors), 1), MAX_PEERS),
         max_groups=min(max(by_list.values(), default=1), MAX_GROUPS),
         same_keys=len(tables.same_keys),
     )

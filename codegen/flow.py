@@ -35,13 +35,12 @@ _FIELDS: list[tuple[str, int]] = [
     ("family", 1),  # 4 or 6
     ("protocol", 1),
     ("hook", 1),
-    ("match", 16),  # network; the peer's address that rules are matched against
-    # While parsing, the next 40 bytes hold bytes of the packet (SCRATCH).
+    # SCRATCH: outside matching, the next 48 bytes hold bytes of the packet, then a table's key.
     ("best", 8),  # see match.py: best cells, enforced and prospective, of the packet's key
     ("best_prospective", 8),
     ("named", 8),  # of the NAMED key
     ("named_prospective", 8),
-    ("scratch_end", 8),
+    ("match", 16),  # network; the peer's address that rules are matched against
     ("icmp", 2),  # type << 8 | code
     ("flags", 1),  # Flag bits
     ("tcp_flags", 1),
@@ -80,7 +79,7 @@ for _name, _bytes in _FIELDS:
 SIZE = _size
 assert SIZE % 8 == 0
 
-SCRATCH, SCRATCH_SIZE = OFFSET["best"], 40
+SCRATCH, SCRATCH_SIZE = OFFSET["best"], 48
 
 _TYPES = {1: I8, 2: I16, 4: I32, 8: I64}
 _WIDTH = dict(_FIELDS)

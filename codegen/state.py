@@ -24,7 +24,7 @@ from policyc.artifact.layout import (
     Reason,
 )
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
+from policyc.codegen.flow import OFFSET, SCRATCH, SCRATCH_SIZE, Flag, Flow, debug_type
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.match import Matching
@@ -105,8 +105,9 @@ class _Builder:
         self.config = config
         self.generation = f.load(config, I32, CONFIG_GENERATION)
         self.now = f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
-        # One at a time of a connection's or a fragment's key and value is alive.
-        self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
+        # One key at a time is alive, and none while rules are matched.
+        assert max(CT6_KEY.size, FRAG_KEY.size) <= SCRATCH_SIZE
+        self.key = f.at_offset(flow.pointer, SCRATCH)
         self.value = f.slot(ir.ArrayType(I8, max(CT.size, FRAG.size)), "value")
         self.done = f.b.append_basic_block("judged")
         self.fresh = f.b.append_basic_block("fresh")
@@ -284,6 +285,7 @@ class _Builder:
 
     def _fresh(self) -> None:
         f, flow = self.f, self.flow
+        flow.copy_address("match", "remote")
         f.call(self.matching.verdict, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
         audit_load(f, flow, self.config)
         flow.set("counted", 1)

@@ -1,0 +1,201 @@
+"""The kernel as an engine: the compiled programs under BPF_PROG_TEST_RUN, with their maps filled and nothing attached."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from policyc.answers import FlowAnswer, Outcome, StepAnswer
+from policyc.artifact import reader
+from policyc.artifact.layout import (
+    CONFIG,
+    ENDPOINT,
+    EVENT,
+    EVENT_FIELDS,
+    HOST_ENDPOINT,
+    IPCACHE,
+    NO_RULE,
+    POINT,
+    PROGRAM_PREFIX,
+    EndpointFlag,
+    Events,
+    Hook,
+    PointKind,
+    Reason,
+    State,
+)
+from policyc.artifact.reader import Artifact
+from policyc.engine import EngineFactory
+from policyc.flows import Flow
+from policyc.frames import frame
+from policyc.model import Direction, Endpoint, PolicySet, Rule
+from policyc.reference.world import Address, World
+from policyc.runtime import testrun
+from policyc.runtime.identity import IdentityBuilder
+from policyc.runtime.maps import Map
+from policyc.runtime.object import Object
+from policyc.runtime.ringbuf import RingBuffer
+
+LOOPBACK = 1
+NUMBER = struct.Struct("<I")
+NOT_DIFFERENT = 255  # audit_verdict of an event
+TABLES = {"ct4": 1024, "ct6": 1024, "frags": 1024, "denials": 1024, "points": 64, "cgroups": 64}
+EVENT_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One packet through one program: its return value and the event it left (layout.EVENT_FIELDS), if any."""
+
+    code: int
+    event: dict[str, Any] | None
+
+
+class KernelLoad:
+    """An artifact's programs with their maps, open in this process only. Endpoints are numbered from 2 in the order given."""
+
+    def __init__(self, artifact: Artifact, endpoints: Iterable[Endpoint] = (), host: Iterable[Address] = ()) -> None:
+        self.artifact = artifact
+        self.endpoints = tuple(endpoints)
+        self.host = tuple(host)
+        self.object = Object(artifact)
+        try:
+            self._size()
+            self.object.load()
+        except BaseException:
+            self.object.close()
+            raise
+        self.programs = {h: self.object.program_fd(PROGRAM_PREFIX + h.name.lower()) for h in Hook}
+        self._maps: dict[str, Map] = {}
+        self._ring = RingBuffer(self.map("events").fd)
+        self.numbers = {e.name: n for n, e in enumerate(self.endpoints, HOST_ENDPOINT + 1)}
+        self.generation = 1
+        self.fill()
+
+    def _size(self) -> None:
+        addresses = sum(len(e.addresses) for e in self.endpoints) + len(self.host) + 1
+        sizes = {"ipcache4": addresses, "ipcache6": addresses, "endpoints": len(self.endpoints) + 2}
+        sizes["identities"] = sizes["endpoints"]
+        for name, entries in {**TABLES, **sizes, "events": EVENT_BYTES}.items():
+            self.object.resize(name, entries)
+
+    def map(self, name: str) -> Map:
+        if name not in self._maps:
+            self._maps[name] = Map(self.object.map_fd(name), name)
+        return self._maps[name]
+
+    def fill(self, bound: frozenset[str] = frozenset(), own_netns: frozenset[str] = frozenset()) -> None:
+        """Endpoints, addresses and the configuration: ready, every packet traced. `bound` and `own_netns` name endpoints."""
+        builder = IdentityBuilder(self.artifact.manifest, bytes(32))
+        self.map("identities").update(NUMBER.pack(HOST_ENDPOINT), builder.host())
+        self.map("endpoints").update(NUMBER.pack(HOST_ENDPOINT), ENDPOINT.pack(HOST_ENDPOINT, 0))
+        for address in self.host:
+            self._own(address, HOST_ENDPOINT)
+        for endpoint in self.endpoints:
+            number = self.numbers[endpoint.name]
+            self.map("identities").update(NUMBER.pack(number), builder.record(endpoint.labels))
+            flags = EndpointFlag.BOUND * (endpoint.name in bound) | EndpointFlag.ADDRESSES * bool(endpoint.addresses)
+            flags |= EndpointFlag.OWN_NETNS * (endpoint.name in own_netns)
+            self.map("endpoints").update(NUMBER.pack(number), ENDPOINT.pack(number, flags))
+            for address in endpoint.addresses:
+                self._own(address, number)
+        self.configure()
+
+    def _own(self, address: Address, number: int) -> None:
+        family, value = address
+        self.map(f"ipcache{family}").update(value.to_bytes(4 if family == "4" else 16), IPCACHE.pack(number))
+
+    def configure(
+        self, state: State = State.ACTIVE, events: Events = Events.TRACE, flags: int = 0, cgroup_levels: int = 0
+    ) -> None:
+        self.map("config").update(
+            NUMBER.pack(0), CONFIG.pack(state, self.generation, events, flags, cgroup_levels, 0, 0, 0)
+        )
+
+    def attach_point(self, ifindex: int, kind: PointKind, endpoint: str | None = None) -> None:
+        """`endpoint` None: nobody is registered at the point, or it is an uplink."""
+        number = self.numbers[endpoint] if endpoint else 0
+        self.map("points").update(NUMBER.pack(ifindex), POINT.pack(kind, number))
+
+    def forget(self) -> None:
+        """Empties the tables of connections, fragments and denials."""
+        for name in ("ct4", "ct6", "frags", "denials"):
+            table = self.map(name)
+            for key in list(table.keys()):
+                table.delete(key)
+
+    def run(self, hook: Hook, data: bytes, ifindex: int = LOOPBACK) -> Ran:
+        """An Ethernet frame through a program (a cgroup program sees it from the IP header on)."""
+        test = testrun.run_xdp if hook is Hook.XDP_INGRESS else testrun.run_skb
+        result = test(self.programs[hook], data, ifindex=ifindex)
+        events = list(self._ring.consume())
+        event = dict(zip(EVENT_FIELDS, EVENT.unpack(events[-1]), strict=True)) if events else None
+        return Ran(result.code, event)
+
+    def close(self) -> None:
+        self._ring.close()
+        self.object.close()
+
+    def __enter__(self) -> KernelLoad:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class KernelEngine:
+    """Judges flows at an uplink that judges every endpoint: tc egress at the source, tc ingress at the destination."""
+
+    def __init__(
+        self, policy: PolicySet, endpoints: Iterable[Endpoint] = (), host: Iterable[Address] = (), artifact: Artifact | None = None
+    ) -> None:
+        self.world = World(policy, endpoints, host)
+        artifact = artifact or compile_policy(policy)
+        self._load = KernelLoad(artifact, self.world.endpoints.values(), self.world.host)
+        self._load.attach_point(LOOPBACK, PointKind.UPLINK)
+        by_ref = {rule.ref: rule for rule in policy.rules}
+        self._rules = [by_ref[r.ref] for r in artifact.manifest.rules]
+
+    def judge(self, flow: Flow) -> FlowAnswer:
+        data = frame(flow)
+        order = (Direction.EGRESS, Direction.INGRESS) if flow.direction is None else (flow.direction,)
+        return tuple(self._step(data, direction) for direction in order)
+
+    def _step(self, data: bytes, direction: Direction) -> StepAnswer:
+        self._load.forget()
+        event = self._load.run(Hook.TC_EGRESS if direction is Direction.EGRESS else Hook.TC_INGRESS, data).event
+        if event is None:
+            raise RuntimeError("the program left no event")
+        audit = None
+        if event["audit_verdict"] != NOT_DIFFERENT:
+            audit = self._outcome(event["audit_verdict"], event["audit_reason"], event["audit_rank"])
+        return StepAnswer(direction, self._outcome(event["verdict"], event["reason"], event["rank"]), audit)
+
+    def _outcome(self, allowed: int, reason: int, rank: int) -> Outcome:
+        verdict: Literal["allow", "deny"] = "allow" if allowed else "deny"
+        return Outcome(verdict, Reason(reason).word, None if rank == NO_RULE else self._rules[rank])
+
+
+def compile_policy(policy: PolicySet) -> Artifact:
+    """The artifact of a checked policy whose sources are not at hand."""
+    from policyc.codegen.emit import compile_object
+    from policyc.ir.pipeline import build
+
+    return reader.read(compile_object(build(policy), policy, {}, ".").object)
+
+
+def engine_factory(artifact: Artifact | None = None) -> EngineFactory:
+    """Engines for one policy: `artifact` is compiled once and loaded afresh for each set of endpoints."""
+    compiled: dict[int, tuple[PolicySet, Artifact]] = {}
+
+    def make(policy: PolicySet, endpoints: tuple[Endpoint, ...], host: tuple[Address, ...]) -> KernelEngine:
+        if artifact is not None:
+            return KernelEngine(policy, endpoints, host, artifact)
+        if id(policy) not in compiled:
+            compiled[id(policy)] = (policy, compile_policy(policy))
+        return KernelEngine(policy, endpoints, host, compiled[id(policy)][1])
+
+    return make
