@@ -11,7 +11,9 @@ from functools import cache
 from typing import Any, NoReturn
 
 from policyc.diagnostics import OperationError
-from policyc.runtime._libbpf import ffi
+from policyc.runtime import _libbpf
+
+ffi: Any = _libbpf.ffi
 
 LIBRARY = "libbpf.so.1"
 INSTALL = "install libbpf 1.x: `apt install libbpf1` on Debian and Ubuntu, `dnf install libbpf` on Fedora"

@@ -1,0 +1,251 @@
+"""Attaching programs to tc, XDP and cgroup hooks, and finding them again.
+
+tc filters hold their program and are found again by its number; XDP and cgroup links live as pins in `folder`.
+Attaching what is attached and detaching what is not do nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from policyc.artifact.layout import Hook
+from policyc.diagnostics import OperationError
+from policyc.runtime import bpffs, netlink, programs
+from policyc.runtime.libbpf import (
+    ATTACH_CGROUP_EGRESS,
+    ATTACH_CGROUP_INGRESS,
+    ATTACH_XDP,
+    effective_capabilities,
+    error,
+    ffi,
+    lib,
+    opts,
+)
+from policyc.runtime.points import CgroupPoint, DevicePoint
+
+Programs = Mapping[Hook, int]  # open programs by hook
+
+TC_INGRESS, TC_EGRESS = 1, 2  # enum bpf_tc_attach_point
+TC_REPLACE = 1
+XDP_SKB_MODE, XDP_DRV_MODE = 2, 4
+TC_SIDES = {
+    Hook.TC_INGRESS: (TC_INGRESS, netlink.CLSACT_INGRESS),
+    Hook.TC_EGRESS: (TC_EGRESS, netlink.CLSACT_EGRESS),
+}
+CGROUP_SIDES = {
+    Hook.CGROUP_INGRESS: (ATTACH_CGROUP_INGRESS, "ingress"),
+    Hook.CGROUP_EGRESS: (ATTACH_CGROUP_EGRESS, "egress"),
+}
+
+
+class Attacher:
+    """`folder` holds the pins of links; `qdiscs` are the devices on which this load made the clsact qdisc."""
+
+    def __init__(self, folder: Path, qdiscs: list[int]) -> None:
+        self._folder = folder
+        self.qdiscs = qdiscs
+
+    # --- devices --------------------------------------------------------------------------------------------------
+
+    def attach_device(self, point: DevicePoint, program: Programs) -> None:
+        """All hooks of a device, or none of them."""
+        try:
+            for hook in device_hooks(point):
+                if hook is Hook.XDP_INGRESS:
+                    self._attach_xdp(point, program[hook])
+                else:
+                    self._attach_tc(point, hook, program[hook])
+        except OperationError:
+            self.detach_device(point, program)
+            raise
+
+    def detach_device(self, point: DevicePoint, program: Programs) -> None:
+        """The device may be gone."""
+        for hook in (Hook.TC_INGRESS, Hook.TC_EGRESS):
+            self._detach_tc(point.ifindex, hook, program[hook])
+        bpffs.unpin(self._xdp_pin(point.ifindex))
+        self._drop_qdisc(point.ifindex)
+
+    def swap_device(self, point: DevicePoint, old: Programs, new: Programs) -> None:
+        """Puts other programs in the place of the attached ones; no packet passes without one of them."""
+        for hook in device_hooks(point):
+            if hook is Hook.XDP_INGRESS:
+                _update_link(self._xdp_pin(point.ifindex), new[hook])
+                continue
+            found = _find(point.ifindex, hook, old[hook])
+            if found is not None:
+                _tc_attach(point, hook, new[hook], found)
+
+    def device_attached(self, point: DevicePoint, program: Programs) -> bool:
+        """Whether all hooks of the device are there."""
+        return all(
+            self._xdp_pin(point.ifindex).exists()
+            if hook is Hook.XDP_INGRESS
+            else _find(point.ifindex, hook, program[hook]) is not None
+            for hook in device_hooks(point)
+        )
+
+    def _attach_tc(self, point: DevicePoint, hook: Hook, program: int) -> None:
+        if _find(point.ifindex, hook, program) is not None:
+            return
+        kind = netlink.ingress_qdisc(point.ifindex)
+        if kind is None:
+            self._make_qdisc(point)
+        elif kind != "clsact":
+            raise OperationError(
+                f"device {point.device} has an {kind} qdisc, which has no place for programs on leaving packets",
+                f"`tc qdisc replace dev {point.device} clsact`, or remove it",
+            )
+        _tc_attach(point, hook, program, None)
+
+    def _detach_tc(self, ifindex: int, hook: Hook, program: int) -> None:
+        found = _find(ifindex, hook, program)
+        if found is None:
+            return
+        side = opts("bpf_tc_hook", ifindex=ifindex, attach_point=TC_SIDES[hook][0])
+        which = opts("bpf_tc_opts", handle=found.handle, priority=found.priority)
+        result = lib().bpf_tc_detach(side, which)
+        if result < 0 and result not in (-errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
+            raise error(-result, f"detach from device {ifindex}")
+
+    def _make_qdisc(self, point: DevicePoint) -> None:
+        self.qdiscs.append(point.ifindex)
+        both = opts("bpf_tc_hook", ifindex=point.ifindex, attach_point=TC_INGRESS | TC_EGRESS)
+        result = lib().bpf_tc_hook_create(both)
+        if result < 0 and result != -errno.EEXIST:
+            self.qdiscs.remove(point.ifindex)
+            raise error(-result, f"make the clsact qdisc of device {point.device} (kernel option NET_SCH_INGRESS)")
+
+    def _drop_qdisc(self, ifindex: int) -> None:
+        """Removes the qdisc if this load made it and nobody uses it."""
+        if ifindex not in self.qdiscs:
+            return
+        if any(netlink.filters(ifindex, parent) for _, parent in TC_SIDES.values()):
+            return
+        self.qdiscs.remove(ifindex)
+        if netlink.ingress_qdisc(ifindex) == "clsact":
+            lib().bpf_tc_hook_destroy(opts("bpf_tc_hook", ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS))
+
+    def _xdp_pin(self, ifindex: int) -> Path:
+        return self._folder / f"xdp-{ifindex}"
+
+    def _attach_xdp(self, point: DevicePoint, program: int) -> None:
+        pin = self._xdp_pin(point.ifindex)
+        if pin.exists():
+            return
+        result = _link(program, point.ifindex, ATTACH_XDP, XDP_DRV_MODE)
+        if result < 0 and result not in (-errno.EBUSY, -errno.EPERM, -errno.EEXIST):
+            result = _link(program, point.ifindex, ATTACH_XDP, XDP_SKB_MODE)
+        if result in (-errno.EBUSY, -errno.EEXIST):
+            raise OperationError(
+                f"device {point.device} has an XDP program of somebody else, and XDP programs cannot share a device",
+                f"remove it (`ip link show {point.device}` names it), or attach without +xdp",
+            )
+        if result < 0:
+            raise error(-result, f"attach an XDP program to device {point.device}")
+        _keep(result, pin)
+
+    # --- cgroups --------------------------------------------------------------------------------------------------
+
+    def attach_cgroup(self, point: CgroupPoint, program: Programs) -> None:
+        """Both sides of a cgroup, or none of them."""
+        try:
+            fd = os.open(point.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as failure:
+            raise error(failure.errno or errno.EIO, f"open cgroup {point.path}") from None
+        try:
+            for hook, (attach_type, _) in CGROUP_SIDES.items():
+                self._attach_cgroup_side(point, hook, fd, attach_type, program[hook])
+        except OperationError:
+            self.detach_cgroup(point)
+            raise
+        finally:
+            os.close(fd)
+
+    def detach_cgroup(self, point: CgroupPoint) -> None:
+        for hook in CGROUP_SIDES:
+            bpffs.unpin(self._cgroup_pin(point.id, hook))
+
+    def swap_cgroup(self, point: CgroupPoint, new: Programs) -> None:
+        """Puts other programs in the place of the attached ones."""
+        for hook in CGROUP_SIDES:
+            _update_link(self._cgroup_pin(point.id, hook), new[hook])
+
+    def cgroup_attached(self, point: CgroupPoint) -> bool:
+        return all(self._cgroup_pin(point.id, hook).exists() for hook in CGROUP_SIDES)
+
+    def _cgroup_pin(self, number: int, hook: Hook) -> Path:
+        return self._folder / f"cgroup-{CGROUP_SIDES[hook][1]}-{number}"
+
+    def _attach_cgroup_side(self, point: CgroupPoint, hook: Hook, fd: int, attach_type: int, program: int) -> None:
+        pin = self._cgroup_pin(point.id, hook)
+        if pin.exists():
+            return
+        result = _link(program, fd, attach_type, 0)
+        if result == -errno.EPERM and effective_capabilities() >> 12 & 1:
+            raise OperationError(_held(point, fd, attach_type), "detach it (`bpftool cgroup tree` shows where it is)")
+        if result < 0:
+            raise error(-result, f"attach a program to cgroup {point.path}")
+        _keep(result, pin)
+
+
+def device_hooks(point: DevicePoint) -> tuple[Hook, ...]:
+    """XDP takes the place of tc ingress."""
+    return (Hook.XDP_INGRESS if point.xdp else Hook.TC_INGRESS), Hook.TC_EGRESS
+
+
+def _find(ifindex: int, hook: Hook, program: int) -> netlink.Filter | None:
+    """Our filter, by the number of the open program."""
+    number = programs.program_id(program)
+    found = netlink.filters(ifindex, TC_SIDES[hook][1])
+    return next((f for f in found if f.program == number), None)
+
+
+def _tc_attach(point: DevicePoint, hook: Hook, program: int, replaces: netlink.Filter | None) -> None:
+    """In front of the filters that are there; in the place of `replaces` if that is given."""
+    side = opts("bpf_tc_hook", ifindex=point.ifindex, attach_point=TC_SIDES[hook][0])
+    which = opts("bpf_tc_opts", prog_fd=program)
+    if replaces is not None:
+        which.flags, which.handle, which.priority = TC_REPLACE, replaces.handle, replaces.priority
+    elif any(f.priority == 1 for f in netlink.filters(point.ifindex, TC_SIDES[hook][1])):
+        raise OperationError(
+            f"device {point.device} has a tc filter of somebody else with priority 1, so none can stand before it",
+            f"give that filter another priority (`tc filter show dev {point.device} {'in' if hook is Hook.TC_INGRESS else 'e'}gress`)",
+        )
+    result = lib().bpf_tc_attach(side, which)
+    if result < 0:
+        raise error(-result, f"attach a tc program to device {point.device}")
+
+
+def _link(program: int, target: int, attach_type: int, flags: int) -> int:
+    return int(lib().bpf_link_create(program, target, attach_type, opts("bpf_link_create_opts", flags=flags)))
+
+
+def _keep(link: int, pin: Path) -> None:
+    """Pins a link, without which it would end with this process."""
+    try:
+        bpffs.pin(link, pin)
+    finally:
+        os.close(link)
+
+
+def _update_link(pin: Path, program: int) -> None:
+    link = bpffs.open_pin(pin)
+    try:
+        result = lib().bpf_link_update(link, program, ffi.NULL)
+        if result < 0 and result != -errno.ENOLINK:  # its device or cgroup is gone
+            raise error(-result, f"update the link {pin.name}")
+    finally:
+        os.close(link)
+
+
+def _held(point: CgroupPoint, fd: int, attach_type: int) -> str:
+    """Why the kernel refuses another program at a cgroup."""
+    flags, ids = programs.attached_to_cgroup(fd, attach_type)
+    if ids and not flags & 2:  # BPF_F_ALLOW_MULTI
+        names = ", ".join(programs.program_name(i) or str(i) for i in ids)
+        return f"cgroup {point.path} is held by a program that shares with no other: {names}"
+    return f"a cgroup above {point.path} is held by a program that allows none beneath it"

@@ -1,0 +1,693 @@
+"""Loading a policy, replacing a loaded one, and unloading.
+
+Everything that can fail happens before the one write to `switch`; until then each step can be undone, and is. A
+process killed before that write leaves a load in the making, which `recover` takes back; one killed after it leaves
+the new load, which `recover` completes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from policyc.artifact.layout import (
+    CGROUP,
+    CGROUP_KEY,
+    CONFIG,
+    ENDPOINT,
+    ENTRY_PREFIX,
+    HOST_ENDPOINT,
+    IPCACHE,
+    POINT,
+    POINT_KEY,
+    PROGRAM_PREFIX,
+    SWITCH,
+    ConfigFlag,
+    Events,
+    Hook,
+    State,
+)
+from policyc.artifact.reader import Artifact
+from policyc.diagnostics import OperationError
+from policyc.model import Endpoint
+from policyc.runtime import addresses, bpffs, netlink
+from policyc.runtime.addresses import Address
+from policyc.runtime.attach import Attacher
+from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
+from policyc.runtime.maps import Map
+from policyc.runtime.names import check_name
+from policyc.runtime.object import Object
+from policyc.runtime.pins import NEXT, OWN, SHARED, ZERO, Pins, active, close_all
+from policyc.runtime.points import DeviceTable, Plan, Spec
+from policyc.runtime.registry import (
+    FIRST_ENDPOINT,
+    FIRST_SLOT,
+    HOST_SLOT,
+    NOBODY_SLOT,
+    NUMBER,
+    Registry,
+    endpoint_flags,
+    plan_from_state,
+    registered,
+)
+from policyc.runtime.state import Header, Registered, Store
+
+HEADROOM = 2  # tables hold this many times what is there at load
+
+
+@dataclass
+class Options:
+    """What an operator says at load. `endpoints`, `host` and `specs` are None where not given: a replaced load keeps its own."""
+
+    endpoints: Sequence[Endpoint] | None = None
+    host: Sequence[Address] | None = None
+    specs: Sequence[Spec] | None = None
+    events: str = "denied"
+    audit: bool = False
+    dry_run: bool = False
+    progress: Callable[[str], None] = lambda step: None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `load` did. `points` are the attach points in words; `warnings` what an operator should know."""
+
+    name: str
+    number: int
+    replaced: bool
+    dry_run: bool
+    generation: int
+    endpoints: int
+    addresses: int
+    points: tuple[str, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Contents:
+    """What goes into the maps of a load."""
+
+    header: Header
+    plan: Plan
+    endpoints: list[Registered]
+    records: dict[int, bytes] = field(default_factory=dict)  # identity slot → record
+    words: list[tuple[int, int, int]] = field(default_factory=list)  # endpoint index, slot, flags
+    host: set[Address] = field(default_factory=set)
+
+
+def load(artifact: Artifact, name: str, options: Options) -> Report:
+    """Has the kernel enforce `artifact` under `name`. Raises `OperationError`; then everything is as it was."""
+    began = time.monotonic()
+    check_name(name)
+    with Store(name) as store, ExitStack() as resources:
+        fresh = not store.exists()
+        if fresh:
+            resources.callback(lambda: None if store.exists() else store.remove())
+        recover(store)
+        previous = None
+        if store.current.exists():
+            # The registry shares the lock, which this function's `with` gives back.
+            previous = resources.enter_context(Replaced(store))
+        options.progress("checking attach points")
+        contents = _contents(artifact, name, options, previous)
+        with Object(artifact) as obj:
+            options.progress("verifying")
+            pins = Pins(name)
+            _prepare(obj, contents, pins if previous else None)
+            if not options.dry_run:
+                bpffs.ensure_mounted()
+            obj.load()
+            generation = previous.registry.generation + 1 if previous else 1
+            if not options.dry_run:
+                _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
+    return Report(
+        name,
+        contents.header.number,
+        previous is not None,
+        options.dry_run,
+        generation,
+        len(contents.endpoints),
+        sum(len(e.addresses) for e in contents.endpoints),
+        tuple(describe(contents.plan)),
+        time.monotonic() - began,
+        tuple(_warnings(contents.plan)),
+    )
+
+
+class Replaced:
+    """The load that is being replaced, open for as long as that takes."""
+
+    def __init__(self, store: Store) -> None:
+        self._borrowed = Store(store.name)
+        self.registry = Registry(self._borrowed)
+
+    def __enter__(self) -> Replaced:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.registry.close()
+
+
+# --- what goes into the maps ------------------------------------------------------------------------------------------
+
+
+def _contents(artifact: Artifact, name: str, options: Options, previous: Replaced | None) -> Contents:
+    old = previous.registry if previous else None
+    header = _header(artifact, name, options, old)
+    endpoints = _endpoints(options, old)
+    plan = _plan(options, endpoints, old)
+    namespace = netlink.namespace()
+    if old is not None and old.header.netns != namespace and (plan.devices or old.plan.devices):
+        raise OperationError(
+            f"load {name!r} belongs to another network namespace (inode {old.header.netns})",
+            "run this command in that namespace (`ip netns exec`, `nsenter --net`)",
+        )
+    header.netns = namespace
+    header.specs = _specs_json(plan)
+    local = netlink.interface_addresses()
+    listed = {addresses.parse(a) for a in header.host_listed}
+    contents = Contents(header, plan, [], host=listed | local)
+    header.host = [addresses.text(a) for a in sorted(contents.host)]
+    builder = IdentityBuilder(artifact.manifest, bytes.fromhex(header.same_key))
+    _number(contents, endpoints, old, builder, local)
+    return contents
+
+
+def _header(artifact: Artifact, name: str, options: Options, old: Registry | None) -> Header:
+    listed = [addresses.text(a) for a in options.host or ()]
+    if old is not None and options.endpoints is None:
+        listed = old.header.host_listed
+    return Header(
+        name=name,
+        number=old.header.number + 1 if old else 1,
+        slot=1 - old.header.slot if old else 0,
+        same_key=old.header.same_key if old else secrets.token_hex(32),
+        events=options.events,
+        audit=options.audit,
+        netns=0,
+        source=artifact.name,
+        loaded_at=time.time(),
+        host_listed=listed,
+        qdiscs=list(old.header.qdiscs) if old else [],
+    )
+
+
+def _endpoints(options: Options, old: Registry | None) -> list[Endpoint]:
+    if options.endpoints is not None:
+        return list(options.endpoints)
+    if old is None:
+        return []
+    return [Endpoint(e.name, e.addresses, e.labels, e.cgroup, e.interface) for e in old.endpoints.values()]
+
+
+def _plan(options: Options, endpoints: list[Endpoint], old: Registry | None) -> Plan:
+    """The attach points that the endpoints and the operator ask for, checked against this machine."""
+    plan, devices = Plan(), DeviceTable()
+    for endpoint in endpoints:
+        if endpoint.interface is not None or endpoint.cgroup is not None:
+            plan.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, devices)
+    names = {e.name for e in endpoints}
+    if options.specs is not None:
+        for spec in options.specs:
+            plan.add_spec(spec, names, devices)
+    elif old is not None:
+        for point in plan_from_state(old.header.specs, ()).devices.values():
+            plan.add_device(point)
+        for group in plan_from_state(old.header.specs, ()).cgroups.values():
+            plan.add_cgroup(group)
+    for name in names & {p.endpoint for p in [*plan.devices.values(), *plan.cgroups.values()] if p.endpoint}:
+        plan.settle_kinds(name)
+    return plan
+
+
+def _specs_json(plan: Plan) -> list[dict[str, Any]]:
+    """The points that stay when endpoints go."""
+    points = [*plan.devices.values(), *plan.cgroups.values()]
+    return [{**dataclasses.asdict(p), "kind": int(p.kind)} for p in points if p.by_spec]
+
+
+def _number(
+    contents: Contents, endpoints: list[Endpoint], old: Registry | None, builder: IdentityBuilder, local: set[Address]
+) -> None:
+    """Gives endpoints their indices (those they had, where they had one) and identity slots."""
+    contents.records = {NOBODY_SLOT: builder.nobody(), HOST_SLOT: builder.host()}
+    slots = Numbers(FIRST_SLOT, 1 << 31)
+    shared = Slots(slots, contents.records.__setitem__)
+    indices = Numbers(FIRST_ENDPOINT, 1 << 24)  # connection keys have 24 bits for it
+    if old is not None:
+        staying = {e.name for e in endpoints}
+        indices.restore(old.index_state())
+        for gone in old.endpoints.values():
+            if gone.name not in staying:
+                indices.free(gone.index)
+    bound = contents.plan.bound()
+    contents.words.append((HOST_ENDPOINT, HOST_SLOT, 0))
+    for endpoint in endpoints:
+        known = old.endpoints.get(endpoint.name) if old is not None else None
+        index = known.index if known is not None else indices.take()
+        if index is None:
+            raise OperationError("there are too many endpoints", "a load has room for 16 million")
+        entry = registered(endpoint, index, shared.acquire(builder.record(endpoint.labels)), contents.plan)
+        contents.endpoints.append(entry)
+        contents.words.append((index, entry.slot, endpoint_flags(entry, bound, local)))
+    contents.header.indices, contents.header.slots = indices.state(), slots.state()
+
+
+# --- the object ---------------------------------------------------------------------------------------------------------
+
+
+def _prepare(obj: Object, contents: Contents, shared: Pins | None) -> None:
+    """Sizes the maps by need, and takes over those that outlive a replacement."""
+    families = {f: sum(1 for e in contents.endpoints for a in e.addresses if a[0] == f) for f in "46"}
+    for family in families:
+        families[family] += sum(1 for a in contents.host if a[0] == family)
+    top = max((index for index, _, _ in contents.words), default=0)
+    needs = {
+        "ipcache4": families["4"],
+        "ipcache6": families["6"],
+        "endpoints": top + 1,
+        "identities": len(contents.records),
+        "points": len(contents.plan.devices),
+        "cgroups": len(contents.plan.cgroups),
+    }
+    for name, needed in needs.items():
+        if name in obj.maps and needed * HEADROOM > obj.max_entries(name):
+            obj.resize(name, _power(needed * HEADROOM))
+    if shared is not None:
+        for name in SHARED:
+            _reuse(obj, name, shared)
+
+
+def _reuse(obj: Object, name: str, pins: Pins) -> None:
+    if name not in obj.maps:
+        return
+    table = pins.optional_map(name)
+    if table is None:
+        return
+    try:
+        if obj.shape(name) == (table.type, table.key_size, table.entry_size):
+            obj.reuse(name, table.fd)
+        elif name == "switch" or name in NEXT:
+            raise OperationError(
+                f"the loaded policy {pins.name!r} was made by another version whose map {name} differs",
+                f"`policyc unload {pins.name}`, then load again: connections are judged anew",
+            )
+    finally:
+        table.close()
+
+
+def _power(number: int) -> int:
+    return 1 << max(number - 1, 1).bit_length()
+
+
+# --- installing -----------------------------------------------------------------------------------------------------------
+
+
+class _Installation:
+    """From a loaded object to enforcement."""
+
+    def __init__(
+        self,
+        store: Store,
+        pins: Pins,
+        obj: Object,
+        artifact: Artifact,
+        contents: Contents,
+        previous: Replaced | None,
+        generation: int,
+        options: Options,
+    ) -> None:
+        self._store, self._pins, self._obj, self._artifact = store, pins, obj, artifact
+        self._contents, self._header = contents, contents.header
+        self._old = previous.registry if previous else None
+        self._generation, self._options = generation, options
+        self._programs = {
+            hook: obj.program_fd(PROGRAM_PREFIX + hook.name.lower())
+            for hook in Hook
+            if PROGRAM_PREFIX + hook.name.lower() in obj.programs
+        }
+
+    def run(self) -> None:
+        progress = self._options.progress
+        with ExitStack() as undo:
+            progress("filling the maps")
+            self._populate()
+            self._pin(undo)
+            self._enter_programs(undo)
+            self._plan_qdiscs()
+            self._remember(undo)
+            progress("attaching")
+            self._attach(undo)
+            self._configure(State.ACTIVE)
+            self._switch(active(self._header.slot))
+            undo.pop_all()
+        finish(self._store)
+
+    # maps
+
+    def _map(self, name: str) -> Map | None:
+        if name not in self._obj.maps:
+            return None
+        return Map(os.dup(self._obj.map_fd(name)), name)
+
+    def _fill(self, name: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        table = self._map(name)
+        if table is None:
+            return
+        try:
+            table.update_many(list(entries))
+        finally:
+            table.close()
+
+    def _populate(self) -> None:
+        contents, plan = self._contents, self._contents.plan
+        index_of = {e.name: e.index for e in contents.endpoints}
+        self._fill("identities", ((NUMBER.pack(s), record) for s, record in contents.records.items()))
+        self._fill("endpoints", ((NUMBER.pack(i), ENDPOINT.pack(s, f)) for i, s, f in contents.words))
+        owners: dict[Address, int] = dict.fromkeys(contents.host, HOST_ENDPOINT)
+        owners.update((a, e.index) for e in contents.endpoints for a in e.addresses)
+        for family in "46":
+            self._fill(
+                f"ipcache{family}",
+                ((addresses.key(a), IPCACHE.pack(i)) for a, i in owners.items() if a[0] == family),
+            )
+        self._fill(
+            "points",
+            (
+                (POINT_KEY.pack(p.ifindex), POINT.pack(p.kind, index_of.get(p.endpoint or "", 0)))
+                for p in plan.devices.values()
+            ),
+        )
+        self._fill(
+            "cgroups",
+            ((CGROUP_KEY.pack(p.id), CGROUP.pack(p.kind, index_of.get(p.endpoint, 0))) for p in plan.cgroups.values()),
+        )
+        self._configure(State.DORMANT)
+
+    def _configure(self, state: State) -> None:
+        # Endpoints cannot have changed since: the lock is ours.
+        fields = (
+            state,
+            self._generation,
+            Events[self._options.events.upper()],
+            ConfigFlag.AUDIT if self._options.audit else 0,
+            self._contents.plan.cgroup_levels(),
+        )
+        self._fill("config", [(ZERO, CONFIG.pack(*fields, 0, 0, 0))])
+
+    # pins
+
+    def _pin(self, undo: ExitStack) -> None:
+        own = self._pins.generation(self._header.number)
+        if self._old is None:
+            # What a load that is not in the state left behind is nobody's.
+            bpffs.remove_folder(self._pins.folder)
+            undo.callback(bpffs.remove_folder, self._pins.folder)
+        undo.callback(bpffs.remove_folder, own)
+        bpffs.remove_folder(own)
+        _make_folder(own)
+        _make_folder(self._pins.links)
+        for name in OWN:
+            if name in self._obj.maps:
+                bpffs.pin(self._obj.map_fd(name), own / name)
+        for hook, fd in self._programs.items():
+            bpffs.pin(fd, own / (PROGRAM_PREFIX + hook.name.lower()))
+        for name in SHARED:
+            if name in self._obj.maps and not (self._pins.folder / name).exists():
+                bpffs.pin(self._obj.map_fd(name), self._pins.folder / name)
+                undo.callback(bpffs.unpin, self._pins.folder / name)
+        for hook in self._programs:
+            entry = ENTRY_PREFIX + hook.name.lower()
+            if not (self._pins.folder / entry).exists():
+                bpffs.pin(self._obj.program_fd(entry), self._pins.folder / entry)
+
+    def _enter_programs(self, undo: ExitStack) -> None:
+        """Puts the programs into the slot that nothing calls."""
+        for hook, fd in self._programs.items():
+            name = "next_" + hook.name.lower()
+            self._fill(name, [(NUMBER.pack(self._header.slot), NUMBER.pack(fd))])
+            undo.callback(clear_slot, self._pins, hook, self._header.slot)
+
+    # state
+
+    def _plan_qdiscs(self) -> None:
+        """Notes on which devices a clsact qdisc will be made, so that it is found again whatever happens."""
+        for ifindex in self._contents.plan.devices:
+            if ifindex not in self._header.qdiscs and netlink.ingress_qdisc(ifindex) is None:
+                self._header.qdiscs.append(ifindex)
+
+    def _remember(self, undo: ExitStack) -> None:
+        undo.callback(self._store.artifact(self._header.number).unlink, missing_ok=True)
+        self._store.write_file(self._store.artifact(self._header.number), self._artifact.object)
+        undo.callback(self._store.next.unlink, missing_ok=True)
+        self._store.write(self._store.next, self._header, self._contents.endpoints)
+
+    # hooks
+
+    def _attach(self, undo: ExitStack) -> None:
+        """First load: the entry programs, dormant. Replacing: what is new gets the new programs, dormant, and `finish`
+        puts the entry programs in their place; what is gone is detached, as it will be from then on."""
+        attacher = Attacher(self._pins.links, self._header.qdiscs)
+        plan, before = self._contents.plan, self._old.plan if self._old else Plan()
+        entries = self._pins.entries()
+        undo.callback(lambda: None)
+        with ExitStack() as later:
+            later.callback(close_all, entries)
+            if self._old is None:
+                self._switch(State.DORMANT)
+            program: Mapping[Hook, int] = self._programs if self._old is not None else entries
+            for point in plan.devices.values():
+                if not _same_hooks(before.devices.get(point.ifindex), point):
+                    if point.ifindex in before.devices:
+                        undo.callback(_reattach_device, self._pins, self._header.qdiscs, before.devices[point.ifindex])
+                        attacher.detach_device(before.devices[point.ifindex], entries)
+                    attacher.attach_device(point, program)
+                    undo.callback(_detach_device, self._pins, self._header, point, self._old is not None)
+            old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
+            for number, group in new_groups.items():
+                if number not in old_groups:
+                    attacher.attach_cgroup(group, program)
+                    undo.callback(attacher.detach_cgroup, group)
+            for ifindex, point in before.devices.items():
+                if ifindex not in plan.devices:
+                    undo.callback(_reattach_device, self._pins, self._header.qdiscs, point)
+                    attacher.detach_device(point, entries)
+            for number, group in old_groups.items():
+                if number not in new_groups:
+                    undo.callback(_reattach_cgroup, self._pins, group)
+                    attacher.detach_cgroup(group)
+
+    def _switch(self, value: int) -> None:
+        self._fill("switch", [(ZERO, SWITCH.pack(value))])
+
+
+def _same_hooks(before: Any, point: Any) -> bool:
+    return before is not None and before.xdp == point.xdp
+
+
+def _reattach_device(pins: Pins, qdiscs: list[int], point: Any) -> None:
+    entries = pins.entries()
+    try:
+        Attacher(pins.links, qdiscs).attach_device(point, entries)
+    finally:
+        close_all(entries)
+
+
+def _reattach_cgroup(pins: Pins, group: Any) -> None:
+    entries = pins.entries()
+    try:
+        Attacher(pins.links, []).attach_cgroup(group, entries)
+    finally:
+        close_all(entries)
+
+
+def _detach_device(pins: Pins, header: Header, point: Any, replacing: bool) -> None:
+    program = pins.programs(header.number) if replacing else pins.entries()
+    try:
+        Attacher(pins.links, header.qdiscs).detach_device(point, program)
+    finally:
+        close_all(program)
+
+
+def _make_folder(path: Any) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise OperationError(
+            f"cannot make the folder {path}: {failure.strerror}", "POLICYC_BPFFS names another place for pins"
+        ) from None
+
+
+def clear_slot(pins: Pins, hook: Hook, slot: int) -> None:
+    """Takes the program out of a generation slot."""
+    table = pins.optional_map("next_" + hook.name.lower())
+    if table is not None:
+        table.delete(NUMBER.pack(slot))
+        table.close()
+
+
+# --- after the switch -------------------------------------------------------------------------------------------------------
+
+
+def finish(store: Store) -> None:
+    """Completes a load whose programs judge already; can be done again."""
+    pins = Pins(store.name)
+    snapshot = store.read(store.next)
+    header = snapshot.header
+    plan = plan_from_state(header.specs, (Registered.from_json(line) for line in snapshot.operations))
+    if store.current.exists():
+        entries, programs = pins.entries(), pins.programs(header.number)
+        attacher = Attacher(pins.links, header.qdiscs)
+        try:
+            for point in plan.devices.values():
+                attacher.swap_device(point, programs, entries)
+            for group in plan.attached_cgroups().values():
+                attacher.swap_cgroup(group, entries)
+        finally:
+            close_all(entries)
+            close_all(programs)
+    store.next.replace(store.current)
+    for hook in Hook:
+        clear_slot(pins, hook, 1 - header.slot)
+    for folder in pins.folder.glob("g*"):
+        if folder != pins.generation(header.number):
+            bpffs.remove_folder(folder)
+    for file in store.folder.glob("artifact-*.o"):
+        if file != store.artifact(header.number):
+            file.unlink(missing_ok=True)
+
+
+def recover(store: Store) -> None:
+    """Completes or takes back what a killed `load` left. `store` is locked."""
+    if not store.next.exists():
+        return
+    pins = Pins(store.name)
+    header = store.read(store.next).header
+    if pins.switch() == active(header.slot):
+        finish(store)
+        return
+    if not store.current.exists():
+        _remove_all(store, store.read(store.next))
+        store.next.unlink(missing_ok=True)
+        return
+    current, coming = store.read(), store.read(store.next)
+    programs, entries = pins.programs(header.number), pins.entries()
+    attacher = Attacher(pins.links, header.qdiscs)
+    old = plan_from_state(current.header.specs, _fold(current.operations))
+    try:
+        new = plan_from_state(header.specs, _fold(coming.operations))
+        for point in new.devices.values():
+            if programs and not _same_hooks(old.devices.get(point.ifindex), point):
+                attacher.detach_device(point, programs)
+        for number, group in new.attached_cgroups().items():
+            if number not in old.attached_cgroups():
+                attacher.detach_cgroup(group)
+        for point in old.devices.values():
+            attacher.attach_device(point, entries)
+        for group in old.attached_cgroups().values():
+            attacher.attach_cgroup(group, entries)
+    finally:
+        close_all(programs)
+        close_all(entries)
+    for hook in Hook:
+        clear_slot(pins, hook, header.slot)
+    bpffs.remove_folder(pins.generation(header.number))
+    store.artifact(header.number).unlink(missing_ok=True)
+    store.next.unlink(missing_ok=True)
+
+
+def _fold(operations: list[dict[str, Any]]) -> list[Registered]:
+    """The endpoints after a history, as far as attach points go."""
+    found: dict[str, Registered] = {}
+    for line in operations:
+        if line["op"] == "put":
+            found[line["name"]] = Registered.from_json(line)
+        elif line["op"] == "remove":
+            found.pop(line["name"], None)
+    return list(found.values())
+
+
+# --- unloading ----------------------------------------------------------------------------------------------------------------
+
+
+def unload(name: str) -> list[str]:
+    """Detaches, unpins and forgets a load. Returns the attach points that were freed, in words. `OperationError` where it
+    must run in another network namespace; then nothing is changed."""
+    with Store(check_name(name)) as store:
+        recover(store)
+        if not store.current.exists():
+            store.remove()
+            return []
+        snapshot = store.read()
+        freed = _remove_all(store, snapshot)
+        store.remove()
+        return freed
+
+
+def _remove_all(store: Store, snapshot: Any) -> list[str]:
+    header = snapshot.header
+    pins = Pins(store.name)
+    endpoints = _fold(snapshot.operations)
+    plan = plan_from_state(header.specs, endpoints)
+    if plan.devices and header.netns != netlink.namespace() and (process := _inhabitant(header.netns)):
+        raise OperationError(
+            f"load {store.name!r} belongs to another network namespace (inode {header.netns})",
+            f"run this command in that namespace (`nsenter --net={process} policyc unload {store.name}`)",
+        )
+    entries = pins.entries()
+    try:
+        attacher = Attacher(pins.links, header.qdiscs)
+        if entries and header.netns == netlink.namespace():
+            for point in plan.devices.values():
+                attacher.detach_device(point, entries)
+        for group in plan.cgroups.values():
+            attacher.detach_cgroup(group)
+    finally:
+        close_all(entries)
+    bpffs.remove_folder(pins.folder)
+    try:
+        bpffs.root().rmdir()  # only if this was the last one
+    except OSError:
+        pass
+    return list(describe(plan))
+
+
+def _inhabitant(namespace: int) -> str | None:
+    """A file that stands for a network namespace; None where it is gone, and its devices with it."""
+    candidates = [f"/run/netns/{n}" for n in _listed("/run/netns")]
+    candidates += [f"/proc/{p}/ns/net" for p in _listed("/proc") if p.isdigit()]
+    for path in candidates:
+        try:
+            if os.stat(path).st_ino == namespace:
+                return path
+        except OSError:
+            continue
+    return None
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def describe(plan: Plan) -> Iterable[str]:
+    """The attach points in words, as `--attach` takes them."""
+    for point in plan.devices.values():
+        name = f"={point.endpoint}" if point.endpoint else ""
+        yield f"{point.kind.name.lower()}:{point.device}{'+xdp' * point.xdp}{name}"
+    for group in plan.cgroups.values():
+        yield f"cgroup:{group.path}={group.endpoint}"
+
+
+def _warnings(plan: Plan) -> Iterable[str]:
+    if not plan.devices and not plan.cgroups:
+        yield "nothing is judged yet: no endpoint has an interface or a cgroup, and no --attach was given"

@@ -1,0 +1,88 @@
+"""What is pinned where. Below the folder of a load:
+
+- `switch`, `next_HOOK`, the tables that outlive a replacement, and `enter_HOOK`, which are what is attached;
+- `gN/`: the maps and programs of load number N;
+- `links/`: the XDP and cgroup links.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, SWITCH, Hook, State
+from policyc.diagnostics import OperationError
+from policyc.runtime import bpffs
+from policyc.runtime.maps import Map
+
+TABLES = ("ct4", "ct6", "frags", "denials", "events", "lost")  # kept when a load is replaced
+NEXT = tuple(NEXT_PREFIX + hook.name.lower() for hook in Hook)
+SHARED = ("switch", *NEXT, *TABLES)
+OWN = ("config", "points", "cgroups", "ipcache4", "ipcache6", "endpoints", "identities", "counters", "reasons")
+ZERO = b"\0\0\0\0"  # the key of a map with one entry
+
+
+class Pins:
+    """The pins of load `name`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = bpffs.folder(name)
+
+    @property
+    def links(self) -> Path:
+        return self.folder / "links"
+
+    def generation(self, number: int) -> Path:
+        return self.folder / f"g{number}"
+
+    def map(self, name: str, number: int | None = None) -> Map:
+        """An open map of load `number`, without it a shared one. Raises `OperationError` where it is not pinned."""
+        return Map(bpffs.open_pin(self._path(name, number)), name)
+
+    def optional_map(self, name: str, number: int | None = None) -> Map | None:
+        """None where the object had no such map."""
+        return self.map(name, number) if self._path(name, number).exists() else None
+
+    def entries(self) -> dict[Hook, int]:
+        """The open entry programs, which the caller closes."""
+        return self._programs(self.folder, ENTRY_PREFIX)
+
+    def programs(self, number: int) -> dict[Hook, int]:
+        """The open programs of load `number`, which the caller closes."""
+        return self._programs(self.generation(number), PROGRAM_PREFIX)
+
+    def switch(self) -> int:
+        """The value of `switch`; NOT_READY where nothing is pinned."""
+        switch = self.optional_map("switch")
+        if switch is None:
+            return State.NOT_READY
+        value = switch.lookup(ZERO)
+        switch.close()
+        return int(SWITCH.unpack(value)[0]) if value else State.NOT_READY
+
+    def _path(self, name: str, number: int | None) -> Path:
+        return (self.folder if number is None else self.generation(number)) / name
+
+    def _programs(self, folder: Path, prefix: str) -> dict[Hook, int]:
+        found: dict[Hook, int] = {}
+        try:
+            for hook in Hook:
+                path = folder / (prefix + hook.name.lower())
+                if path.exists():
+                    found[hook] = bpffs.open_pin(path)
+        except OperationError:
+            close_all(found)
+            raise
+        return found
+
+
+def close_all(programs: dict[Hook, int]) -> None:
+    for fd in programs.values():
+        os.close(fd)
+    programs.clear()
+
+
+def active(slot: int) -> int:
+    """The value of `switch` that has generation slot 0 or 1 judge."""
+    return (State.ACTIVE, State.ACTIVE_1)[slot]

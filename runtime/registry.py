@@ -1,0 +1,641 @@
+"""The endpoints of a load: adding, changing and removing them while packets flow.
+
+Every operation goes in an order in which no moment allows more than the state before it or the state after it: what
+grants an address its identity comes last when it comes, and goes first when it goes. After the last step the
+generation is counted up, so that live connections are judged again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar
+
+from policyc.artifact import reader
+from policyc.artifact.layout import (
+    CGROUP,
+    CGROUP_KEY,
+    CONFIG,
+    ENDPOINT,
+    HOST_ENDPOINT,
+    IPCACHE,
+    POINT,
+    POINT_KEY,
+    CgroupKind,
+    EndpointFlag,
+    PointKind,
+)
+from policyc.artifact.reader import Artifact
+from policyc.diagnostics import OperationError
+from policyc.model import Endpoint
+from policyc.runtime import addresses, netlink
+from policyc.runtime.addresses import Address
+from policyc.runtime.attach import Attacher
+from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
+from policyc.runtime.maps import Map
+from policyc.runtime.names import check_name
+from policyc.runtime.pins import ZERO, Pins, close_all
+from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, check_known
+from policyc.runtime.state import Registered, Snapshot, Store, names, unknown
+
+FIRST_ENDPOINT = HOST_ENDPOINT + 1
+NOBODY_SLOT, HOST_SLOT, FIRST_SLOT = 0, 1, 2
+NUMBER = struct.Struct("<I")
+
+
+@dataclass
+class Applied:
+    """What `Registry.apply` did: names of endpoints."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+class Registry:
+    """An open load. It holds the load's lock until it is closed."""
+
+    def __init__(self, store: Store) -> None:
+        """`store` is locked; the registry closes it. Use `open_registry`."""
+        snapshot = store.read()
+        self.store = store
+        self.header = snapshot.header
+        self.artifact: Artifact = reader.read(store.artifact(self.header.number))
+        self.builder = IdentityBuilder(self.artifact.manifest, bytes.fromhex(self.header.same_key))
+        self.pins = Pins(store.name)
+        number = self.header.number
+        self._config = self.pins.map("config", number)
+        self._config_value = self._config.lookup(ZERO) or bytes(CONFIG.size)
+        self._endpoints = self.pins.map("endpoints", number)
+        self._identities = self.pins.map("identities", number)
+        self._points = self.pins.map("points", number)
+        self._cgroups = self.pins.map("cgroups", number)
+        self._ipcache = {"4": self.pins.map("ipcache4", number), "6": self.pins.map("ipcache6", number)}
+        self._entries = self.pins.entries()
+        self._attacher = Attacher(self.pins.links, self.header.qdiscs)
+        self._local = netlink.interface_addresses() if netlink.namespace() == self.header.netns else set()
+        self.host: set[Address] = {addresses.parse(a) for a in self.header.host}
+        self.endpoints: dict[str, Registered] = {}
+        self.holder: dict[Address, str] = {}
+        self._indices = Numbers(FIRST_ENDPOINT, self._endpoints.max_entries)
+        self._slot_numbers = Numbers(FIRST_SLOT, self._identities.max_entries)
+        self._slots = Slots(self._slot_numbers, self._write_identity)
+        self._replay(snapshot)
+        self.plan = plan_from_state(self.header.specs, self.endpoints.values())
+        if snapshot.pending:
+            self._finish(snapshot.pending)
+
+    def close(self) -> None:
+        for table in (
+            self._config,
+            self._endpoints,
+            self._identities,
+            self._points,
+            self._cgroups,
+            *self._ipcache.values(),
+        ):
+            table.close()
+        close_all(self._entries)
+        self.store.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        return int(CONFIG.unpack(self._config_value)[1])
+
+    def get(self, name: str) -> Registered:
+        """Raises `OperationError` where there is none, with the nearest name."""
+        check_known(name, self.endpoints, self.store.name)
+        return self.endpoints[name]
+
+    def identities(self, registered: Registered) -> list[str]:
+        """Names of the policy's identities that select an endpoint, in source order."""
+        chosen = set(self.builder.selectors(registered.labels))
+        selected = {self.artifact.manifest.selectors[i] for i in chosen}
+        named = self.artifact.policy.identities
+        return [name for name, selector in named.items() if selector is not None and selector in selected]
+
+    # --- operations -----------------------------------------------------------------------------------------------
+
+    def put(self, endpoint: Endpoint) -> str:
+        """Adds an endpoint, or changes the one of that name. Returns `added`, `changed` or `unchanged`."""
+        self._check_endpoint(endpoint)
+        old = self.endpoints.get(endpoint.name)
+        if not self._run(endpoint):
+            return "unchanged"
+        return "added" if old is None else "changed"
+
+    def remove(self, name: str) -> None:
+        """Raises `OperationError` where there is no such endpoint."""
+        old = self.get(name)
+        plan = self.plan.copy()
+        plan.remove_endpoint(name)
+        with self._written({"op": "remove", "name": name}):
+            self._execute(old, None, plan)
+
+    def apply(self, endpoints: Sequence[Endpoint], progress: Callable[[int], None] = lambda _: None) -> Applied:
+        """Makes `endpoints` the whole set. An address that changes hands goes from one to the other by one write."""
+        wanted = {e.name: e for e in endpoints}
+        takers = {a: e.name for e in endpoints for a in e.addresses}
+        self._check_sizes(wanted, takers)
+        report = Applied()
+        known = set(self.endpoints)
+        touched = self._hand_over(wanted, takers)
+        for done, name in enumerate([n for n in self.endpoints if n not in wanted]):
+            self.remove(name)
+            report.removed.append(name)
+            progress(done)
+        for done, endpoint in enumerate(endpoints):
+            outcome = self.put(endpoint)
+            if endpoint.name not in known:
+                report.added.append(endpoint.name)
+            elif outcome == "changed" or endpoint.name in touched:
+                report.changed.append(endpoint.name)
+            progress(done)
+        return report
+
+    def sync_host(self, listed: Iterable[Address] | None = None) -> tuple[list[Address], list[Address]]:
+        """Brings class `host` up to date with this machine's interfaces. Returns what came and what went."""
+        self._check_namespace("this machine's addresses")
+        before = {addresses.parse(a) for a in self.header.host_listed} if listed is None else set(listed)
+        self._local = netlink.interface_addresses()
+        wanted = before | self._local
+        came, went = sorted(wanted - self.host), sorted(self.host - wanted)
+        if not came and not went:
+            return [], []
+        with self._written({"op": "host", "addresses": [addresses.text(a) for a in sorted(wanted)]}):
+            for address in went:
+                if address not in self.holder:
+                    self._ipcache[address[0]].delete(addresses.key(address))
+            for address in came:
+                if address not in self.holder:
+                    self._ipcache[address[0]].update(addresses.key(address), IPCACHE.pack(HOST_ENDPOINT))
+            self.host = wanted
+            self._bump()
+        return came, went
+
+    def compact(self) -> None:
+        """Rewrites the state file without its history."""
+        self.header.host = [addresses.text(a) for a in sorted(self.host)]
+        self.header.indices = self._indices.state()
+        self.header.slots = self._slot_numbers.state()
+        self.store.write(self.store.current, self.header, list(self.endpoints.values()))
+        self.store.reopen()
+
+    def ensure_attached(self) -> None:
+        """Attaches what the plan has and is not attached."""
+        for point in self.plan.devices.values():
+            self._attacher.attach_device(point, self._entries)
+        for group in self.plan.attached_cgroups().values():
+            self._attacher.attach_cgroup(group, self._entries)
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _check_endpoint(self, endpoint: Endpoint) -> None:
+        for address in endpoint.addresses:
+            holder = self.holder.get(address)
+            if holder is not None and holder != endpoint.name:
+                raise OperationError(
+                    f"address {addresses.text(address)} is held by endpoint {holder!r}",
+                    f"an address belongs to one endpoint: `policyc endpoint remove {self.store.name} {holder}` first",
+                )
+        by_spec = any(p.endpoint == endpoint.name and p.by_spec for p in self.plan.cgroups.values())
+        if not endpoint.addresses and endpoint.cgroup is None and not by_spec:
+            raise OperationError(
+                f"endpoint {endpoint.name!r} has neither an address nor a cgroup", "give --address or --cgroup"
+            )
+
+    def _plan_with(self, endpoint: Endpoint, old: Registered | None) -> Plan:
+        """The attach points with `endpoint` in place; the present plan itself where nothing of it changes."""
+        before = (old.interface, old.cgroup) if old is not None else (None, None)
+        if before == (None, None) == (endpoint.interface, endpoint.cgroup):
+            return self.plan
+        plan = self.plan.copy()
+        plan.remove_endpoint(endpoint.name)
+        if endpoint.interface is not None:
+            self._check_namespace(f"device {endpoint.interface}")
+        plan.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, DeviceTable())
+        return plan
+
+    def _check_sizes(self, wanted: dict[str, Endpoint], takers: dict[Address, str]) -> None:
+        for family, table in self._ipcache.items():
+            needed = len({a for a in takers if a[0] == family} | {a for a in self.host if a[0] == family})
+            if needed > table.max_entries:
+                raise OperationError(
+                    f"table {table.name} has room for {table.max_entries} addresses, and {needed} are wanted",
+                    "load the policy again with this endpoints file: the tables are sized for it then",
+                )
+        if len(wanted) + FIRST_ENDPOINT > self._endpoints.max_entries:
+            raise OperationError(
+                f"table endpoints has room for {self._endpoints.max_entries - FIRST_ENDPOINT} endpoints",
+                "load the policy again with this endpoints file: the tables are sized for it then",
+            )
+
+    def _check_namespace(self, what: str) -> None:
+        if netlink.namespace() != self.header.netns:
+            raise OperationError(
+                f"{what}: load {self.store.name!r} belongs to another network namespace (inode {self.header.netns})",
+                "run this command in that namespace (`ip netns exec`, `nsenter --net`)",
+            )
+
+    # --- execution ------------------------------------------------------------------------------------------------
+
+    def _run(self, endpoint: Endpoint) -> bool:
+        """Adds or changes; whether there was anything to do. Addresses are free (the caller's duty)."""
+        old = self.endpoints.get(endpoint.name)
+        plan = self._plan_with(endpoint, old)
+        if old is not None and _same(old, endpoint) and plan == self.plan:
+            return False
+        index = old.index if old is not None else self._indices.take()
+        if index is None:
+            raise OperationError(
+                "table endpoints is full",
+                "load the policy again: the tables are sized for the endpoints there are then",
+            )
+        try:
+            slot = self._slots.acquire(self.builder.record(endpoint.labels))
+        except BaseException:
+            self._give_back(old, index)
+            raise
+        new = registered(endpoint, index, slot, plan)
+        try:
+            with self._written(new.to_json()):
+                self._execute(old, new, plan)
+        except BaseException:
+            self._slots.release(slot)
+            self._give_back(old, index)
+            raise
+        return True
+
+    def _give_back(self, old: Registered | None, index: int) -> None:
+        if old is None:
+            self._indices.free(index)
+
+    @contextmanager
+    def _written(self, operation: dict[str, Any]) -> Iterator[None]:
+        """Journals what is done inside."""
+        mark = self.store.begin(operation)
+        try:
+            yield
+        except BaseException:
+            self.store.abort(mark)
+            raise
+        self.store.done()
+
+    def _execute(self, old: Registered | None, new: Registered | None, plan: Plan) -> None:
+        """One operation, undone where a step fails. `old` None: adds; `new` None: removes."""
+        before = old.addresses if old is not None else ()
+        after = new.addresses if new is not None else ()
+        with ExitStack() as undo:
+            for address in before:
+                if address not in after and old is not None:
+                    self._forget_address(address, undo, old.index)
+            if new is not None:
+                self._place(old, new, plan, undo)
+            elif old is not None:
+                # Its points first deny what is nobody's; then its word may go.
+                self._settle_devices(self.plan, old.name, 0, undo)
+                self._settle_cgroups(self.plan, old.name, 0, undo)
+                self._write_word(old.index, 0, 0, undo)
+                self._move_points(plan, undo)
+            for address in after:
+                if address not in before and new is not None:
+                    self._give_address(address, new.index, undo)
+            undo.pop_all()
+        self._remember(old, new)
+        self._bump()
+
+    def _place(self, old: Registered | None, new: Registered, plan: Plan, undo: ExitStack) -> None:
+        """The endpoint's word and its points. Uplinks stop judging a bound endpoint only when it is judged at its own
+        point, and begin again before that ends."""
+        flags = endpoint_flags(new, plan.bound(), self._local)
+        if old is None or not flags & EndpointFlag.BOUND:
+            self._write_word(new.index, new.slot, flags, undo)
+            self._move_points(plan, undo, new)
+        else:
+            self._move_points(plan, undo, new)
+            self._write_word(new.index, new.slot, flags, undo)
+        self._settle_devices(plan, new.name, new.index, undo)
+        self._settle_cgroups(plan, new.name, new.index, undo)
+
+    def _remember(self, old: Registered | None, new: Registered | None) -> None:
+        if old is not None:
+            for address in old.addresses:
+                del self.holder[address]
+            self._slots.release(old.slot)
+            del self.endpoints[old.name]
+            if new is None:
+                self._indices.free(old.index)
+        if new is not None:
+            self.endpoints[new.name] = new
+            self.holder.update(dict.fromkeys(new.addresses, new.name))
+
+    def _write_identity(self, slot: int, record: bytes) -> None:
+        self._identities.update(NUMBER.pack(slot), record)
+
+    def _write_word(self, index: int, slot: int, flags: int, undo: ExitStack) -> None:
+        previous = self._endpoints.lookup(NUMBER.pack(index)) or bytes(ENDPOINT.size)
+        word = ENDPOINT.pack(slot, flags)
+        if word == previous:
+            return
+        self._endpoints.update(NUMBER.pack(index), word)
+        undo.callback(self._endpoints.update, NUMBER.pack(index), previous)
+
+    def _give_address(self, address: Address, index: int, undo: ExitStack) -> None:
+        table, key = self._ipcache[address[0]], addresses.key(address)
+        table.update(key, IPCACHE.pack(index))
+        if address in self.host:
+            undo.callback(table.update, key, IPCACHE.pack(HOST_ENDPOINT))
+        else:
+            undo.callback(table.delete, key)
+
+    def _forget_address(self, address: Address, undo: ExitStack, index: int) -> None:
+        table, key = self._ipcache[address[0]], addresses.key(address)
+        if address in self.host:
+            table.update(key, IPCACHE.pack(HOST_ENDPOINT))
+        else:
+            table.delete(key)
+        undo.callback(table.update, key, IPCACHE.pack(index))
+
+    def _settle_devices(self, plan: Plan, name: str, value: int, undo: ExitStack) -> None:
+        """Writes the endpoint index of the devices of `name`: its own, or 0 (nobody: denied there)."""
+        for point in plan.devices.values():
+            if point.endpoint == name:
+                self._write_entry(self._points, POINT_KEY.pack(point.ifindex), POINT.pack(point.kind, value), undo)
+
+    def _settle_cgroups(self, plan: Plan, name: str, value: int, undo: ExitStack) -> None:
+        for group in plan.cgroups.values():
+            if group.endpoint == name:
+                self._write_entry(self._cgroups, CGROUP_KEY.pack(group.id), CGROUP.pack(group.kind, value), undo)
+
+    def _clear_entry(self, table: Map, key: bytes, undo: ExitStack) -> None:
+        previous = table.lookup(key)
+        if previous is not None and table.delete(key):
+            undo.callback(table.update, key, previous)
+
+    def _write_entry(self, table: Map, key: bytes, value: bytes, undo: ExitStack) -> None:
+        previous = table.lookup(key)
+        if previous == value:
+            return
+        table.update(key, value)
+        if previous is None:
+            undo.callback(table.delete, key)
+        else:
+            undo.callback(table.update, key, previous)
+
+    def _move_points(self, plan: Plan, undo: ExitStack, new: Registered | None = None) -> None:
+        """From the present points to those of `plan`: attaches what is new, then detaches what is gone."""
+        before = self.plan
+        if plan == before:
+            return
+        old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
+        self._write_levels(plan.cgroup_levels() | before.cgroup_levels())
+        if new is not None:
+            self._settle_devices(plan, new.name, new.index, undo)
+        for point in _missing(plan.devices, before.devices):
+            self._attacher.attach_device(point, self._entries)
+            undo.callback(self._attacher.detach_device, point, self._entries)
+        if new is not None:
+            self._settle_cgroups(plan, new.name, new.index, undo)
+        for group in _missing(new_groups, old_groups):
+            self._attacher.attach_cgroup(group, self._entries)
+            undo.callback(self._attacher.detach_cgroup, group)
+        for point in _missing(before.devices, plan.devices):
+            undo.callback(self._attacher.attach_device, point, self._entries)
+            self._attacher.detach_device(point, self._entries)
+            self._clear_entry(self._points, POINT_KEY.pack(point.ifindex), undo)
+        for group in _missing(old_groups, new_groups):
+            undo.callback(self._attacher.attach_cgroup, group, self._entries)
+            self._attacher.detach_cgroup(group)
+        for group in _missing(before.cgroups, plan.cgroups):
+            self._clear_entry(self._cgroups, CGROUP_KEY.pack(group.id), undo)
+        self.plan = plan
+        undo.callback(setattr, self, "plan", before)
+        self._write_levels(plan.cgroup_levels())
+
+    def _write_levels(self, levels: int) -> None:
+        fields = list(CONFIG.unpack(self._config_value))
+        if fields[4] != levels:
+            fields[4] = levels
+            self._write_config(fields)
+
+    def _bump(self) -> None:
+        """Has live connections judged again."""
+        fields = list(CONFIG.unpack(self._config_value))
+        fields[1] = fields[1] + 1 & 0xFFFFFFFF or 1
+        self._write_config(fields)
+
+    def _write_config(self, fields: list[int]) -> None:
+        self._config_value = CONFIG.pack(*fields)
+        self._config.update(ZERO, self._config_value)
+
+    # --- handing addresses over -------------------------------------------------------------------------------------
+
+    def _hand_over(self, wanted: dict[str, Endpoint], takers: dict[Address, str]) -> set[str]:
+        """Moves the addresses that go from one endpoint to another: their takers are made without them, then each
+        address is moved by one write. Returns the names concerned."""
+        moving = {
+            address: (holder, takers[address])
+            for address, holder in self.holder.items()
+            if takers.get(address, holder) != holder
+        }
+        for name in dict.fromkeys(taker for _, taker in moving.values()):
+            old, endpoint = self.endpoints.get(name), wanted[name]
+            leaving = tuple(a for a in old.addresses if a in moving) if old is not None else ()
+            kept = tuple(a for a in endpoint.addresses if a not in moving)
+            self._run(dataclasses.replace(endpoint, addresses=(*kept, *leaving)))
+        for address, (giver, taker) in moving.items():
+            self._move_address(address, giver, taker)
+        return {name for pair in moving.values() for name in pair}
+
+    def _move_address(self, address: Address, giver_name: str, taker_name: str) -> None:
+        giver, taker = self.endpoints[giver_name], self.endpoints[taker_name]
+        giving = dataclasses.replace(giver, addresses=tuple(a for a in giver.addresses if a != address))
+        taking = dataclasses.replace(taker, addresses=(*taker.addresses, address))
+        bound = self.plan.bound()
+        operation = {
+            "op": "move",
+            "address": addresses.text(address),
+            "from": giver_name,
+            "to": taker_name,
+        }
+        with self._written(operation), ExitStack() as undo:
+            self._write_word(taking.index, taking.slot, endpoint_flags(taking, bound, self._local), undo)
+            self._give_address(address, taking.index, undo)
+            self._write_word(giving.index, giving.slot, endpoint_flags(giving, bound, self._local), undo)
+            undo.pop_all()
+            self.endpoints[giver_name], self.endpoints[taker_name] = giving, taking
+            self.holder[address] = taker_name
+            self._bump()
+
+    # --- taking up what is there ------------------------------------------------------------------------------------
+
+    def _replay(self, snapshot: Snapshot) -> None:
+        """Brings memory to where the maps are, without touching them."""
+        freed_indices, freed_slots = self.header.indices[1:], self.header.slots[1:]
+        for line in snapshot.operations:
+            for gone in self._replay_line(line):
+                if self.endpoints.get(gone.name) is None:
+                    freed_indices.append(gone.index)
+                freed_slots.append(gone.slot)
+        self.holder = {a: r.name for r in self.endpoints.values() for a in r.addresses}
+        for known in self.endpoints.values():
+            self._slots.adopt(known.slot, self.builder.record(known.labels))
+        pending = snapshot.pending
+        begun = [Registered.from_json(pending)] if pending is not None and pending["op"] == "put" else []
+        in_use = [*self.endpoints.values(), *begun]
+        self._indices.restore(_numbers({r.index for r in in_use}, freed_indices, self.header.indices, FIRST_ENDPOINT))
+        self._slot_numbers.restore(_numbers({r.slot for r in in_use}, freed_slots, self.header.slots, FIRST_SLOT))
+
+    def _replay_line(self, line: dict[str, Any]) -> list[Registered]:
+        """Returns what an operation replaced or removed."""
+        match line["op"]:
+            case "put":
+                new = Registered.from_json(line)
+                old = self.endpoints.get(new.name)
+                self.endpoints[new.name] = new
+                return [old] if old is not None else []
+            case "remove":
+                return [self.endpoints.pop(line["name"])]
+            case "move":
+                address = addresses.parse(line["address"])
+                giver, taker = self.endpoints[line["from"]], self.endpoints[line["to"]]
+                kept = tuple(a for a in giver.addresses if a != address)
+                self.endpoints[giver.name] = dataclasses.replace(giver, addresses=kept)
+                self.endpoints[taker.name] = dataclasses.replace(taker, addresses=(*taker.addresses, address))
+            case "host":
+                self.host = {addresses.parse(a) for a in line["addresses"]}
+        return []
+
+    def _finish(self, line: dict[str, Any]) -> None:
+        """Does again what a killed process had begun: every step may have been taken already."""
+        match line["op"]:
+            case "put":
+                new = Registered.from_json(line)
+                old = self.endpoints.get(new.name)
+                record = self.builder.record(new.labels)
+                new.slot = self._slots.acquire(record)
+                self._execute(old, new, self._plan_with(_endpoint(new), old))
+            case "remove":
+                plan = self.plan.copy()
+                plan.remove_endpoint(line["name"])
+                self._execute(self.endpoints[line["name"]], None, plan)
+            case "move":
+                self._move_address(addresses.parse(line["address"]), line["from"], line["to"])
+            case "host":
+                self.host |= {addresses.parse(a) for a in line["addresses"]}
+                self.sync_host()
+        self.compact()
+
+
+def open_registry(name: str | None) -> Registry:
+    """The load of that name, without a name the only one. Raises `OperationError` where there is none, or several."""
+    store = Store(sole_name(name))
+    if not store.exists():
+        raise unknown(store.name)
+    store.lock()
+    try:
+        return Registry(store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def sole_name(name: str | None) -> str:
+    """`name`, or the name of the only load."""
+    if name is not None:
+        return check_name(name)
+    known = names()
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise OperationError("nothing is loaded", "`policyc load X.o --name NAME` loads a policy")
+    raise OperationError(f"several policies are loaded: {', '.join(known)}", "say which, as the first argument")
+
+
+def registered(endpoint: Endpoint, index: int, slot: int, plan: Plan) -> Registered:
+    """What is remembered of an endpoint that has these numbers and whose points are in `plan`."""
+    own = next((p for p in plan.devices.values() if p.endpoint == endpoint.name and not p.by_spec), None)
+    group = next((p for p in plan.cgroups.values() if p.endpoint == endpoint.name and not p.by_spec), None)
+    return Registered(
+        endpoint.name,
+        index,
+        slot,
+        tuple(dict.fromkeys(endpoint.addresses)),
+        dict(endpoint.labels),
+        endpoint.cgroup,
+        endpoint.interface,
+        [own.device, own.ifindex] if own else None,
+        [group.path, group.id, group.level] if group else None,
+    )
+
+
+def endpoint_flags(known: Registered, bound: set[str], local: set[Address]) -> int:
+    """`layout.EndpointFlag` bits. `local` are this machine's interface addresses."""
+    flags = EndpointFlag.BOUND if known.name in bound else 0
+    if known.addresses:
+        flags |= EndpointFlag.ADDRESSES
+        if not any(a in local for a in known.addresses):
+            flags |= EndpointFlag.OWN_NETNS
+    return int(flags)
+
+
+def plan_from_state(specs: list[dict[str, Any]], endpoints: Iterable[Registered]) -> Plan:
+    """The points of a load as they were bound, without asking the machine."""
+    plan = Plan()
+    for spec in specs:
+        if "ifindex" in spec:
+            plan.add_device(DevicePoint(**{**spec, "kind": PointKind(spec["kind"])}))
+        else:
+            plan.add_cgroup(CgroupPoint(**{**spec, "kind": CgroupKind(spec["kind"])}))
+    for known in endpoints:
+        if known.device is not None:
+            device, ifindex = known.device
+            plan.add_device(DevicePoint(device, ifindex, PointKind.WORKLOAD, endpoint=known.name))
+        if known.group is not None:
+            path, number, level = known.group
+            plan.add_cgroup(CgroupPoint(path, number, level, CgroupKind.JUDGE, known.name))
+        if known.device is not None or known.group is not None:
+            plan.settle_kinds(known.name)
+    return plan
+
+
+T = TypeVar("T")
+
+
+def _missing(wanted: dict[int, T], there: dict[int, T]) -> list[T]:
+    return [point for number, point in wanted.items() if number not in there]
+
+
+def _numbers(used: set[int], freed: list[int], before: list[int], first: int) -> list[int]:
+    """The state of `Numbers` after a history: the longest free come first."""
+    top = max([first, *before[:1], *(n + 1 for n in used), *(n + 1 for n in freed)])
+    order = [n for n in reversed(dict.fromkeys(reversed(freed))) if n not in used]
+    forgotten = sorted(set(range(first, top)) - used - set(order))
+    return [top, *order, *forgotten]
+
+
+def _same(old: Registered, endpoint: Endpoint) -> bool:
+    return (
+        set(old.addresses) == set(endpoint.addresses)
+        and old.labels == endpoint.labels
+        and old.cgroup == endpoint.cgroup
+        and old.interface == endpoint.interface
+    )
+
+
+def _endpoint(known: Registered) -> Endpoint:
+    return Endpoint(known.name, known.addresses, known.labels, known.cgroup, known.interface)

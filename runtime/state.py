@@ -1,0 +1,289 @@
+"""What is remembered of a load outside the kernel: one folder a load, `/run/policyc/NAME` (`POLICYC_STATE` names
+another root).
+
+`lock` is held by whoever changes the load. `artifact-N.o` is the artifact of load N. `state.jsonl` has a header line, then one line an
+operation on endpoints; a line is written before its operation and followed by `+` when it is done, so that whoever
+comes after a killed process finishes what it began. `next.jsonl` is the state of a load in the making.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from policyc.diagnostics import OperationError
+from policyc.runtime import addresses
+from policyc.runtime.addresses import Address
+from policyc.runtime.libbpf import CAPABILITIES, PERMISSION_OR_FEATURE
+
+DEFAULT_ROOT = "/run/policyc"
+FORMAT, VERSION = "policyc-state", 1
+LOCK_PATIENCE = 10.0  # seconds
+DONE = b"+\n"
+
+
+@dataclass
+class Header:
+    """The facts of a load that stay until it is replaced. `number` counts the loads under this name from 1; it names
+    the artifact and the folder of pins. `netns` is the inode of the network namespace of its devices. `same_key` is hex."""
+
+    name: str
+    number: int
+    slot: int
+    same_key: str
+    events: str
+    audit: bool
+    netns: int
+    source: str
+    loaded_at: float
+    specs: list[dict[str, Any]] = field(default_factory=list)
+    host: list[str] = field(default_factory=list)
+    host_listed: list[str] = field(default_factory=list)
+    qdiscs: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Registered:
+    """An endpoint of a load. `index` is its number in the maps, `slot` its identity's; `device` ([name, ifindex]) and
+    `group` ([path, id, level]) are what `interface` and `cgroup` were when it was bound."""
+
+    name: str
+    index: int
+    slot: int
+    addresses: tuple[Address, ...]
+    labels: dict[str, str]
+    cgroup: str | None = None
+    interface: str | None = None
+    device: list[Any] | None = None
+    group: list[Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "op": "put",
+            "name": self.name,
+            "index": self.index,
+            "slot": self.slot,
+            "addresses": [addresses.text(a) for a in self.addresses],
+            "labels": self.labels,
+            "cgroup": self.cgroup,
+            "interface": self.interface,
+            "device": self.device,
+            "group": self.group,
+        }
+
+    @staticmethod
+    def from_json(line: dict[str, Any]) -> Registered:
+        fields = {k: v for k, v in line.items() if k != "op"}
+        fields["addresses"] = tuple(addresses.parse(a) for a in line["addresses"])
+        return Registered(**fields)
+
+
+@dataclass
+class Snapshot:
+    """A state file as read. `pending` is the operation that was begun and not finished, None if all were."""
+
+    header: Header
+    operations: list[dict[str, Any]]
+    pending: dict[str, Any] | None
+
+
+def root() -> Path:
+    return Path(os.environ.get("POLICYC_STATE") or DEFAULT_ROOT)
+
+
+def names() -> list[str]:
+    """Names that have a state, sorted."""
+    try:
+        return sorted(p.name for p in root().iterdir() if (p / "state.jsonl").exists() or (p / "next.jsonl").exists())
+    except FileNotFoundError:
+        return []
+    except PermissionError:
+        raise OperationError(
+            f"not permitted to read {root()}", CAPABILITIES.replace("run", "run this", 1), PERMISSION_OR_FEATURE
+        ) from None
+
+
+class Store:
+    """The state folder of one load."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.folder = root() / name
+        self._lock = -1
+        self._journal = -1
+
+    def artifact(self, number: int) -> Path:
+        return self.folder / f"artifact-{number}.o"
+
+    @property
+    def current(self) -> Path:
+        return self.folder / "state.jsonl"
+
+    @property
+    def next(self) -> Path:
+        return self.folder / "next.jsonl"
+
+    def exists(self) -> bool:
+        return self.current.exists() or self.next.exists()
+
+    # --- the lock ---------------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Waits for the lock. Raises `OperationError` where another command holds it for long."""
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while not self._try_lock():
+            if time.monotonic() > deadline:
+                raise OperationError(
+                    f"another policyc command works on {self.name}", "wait for it to end, then repeat this one"
+                )
+            time.sleep(0.02)
+
+    def _try_lock(self) -> bool:
+        path = self.folder / "lock"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False  # the folder went away between the two calls
+        except OSError as failure:
+            raise _unusable(self.folder, failure) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # An unload removes the folder under those who wait: the lock of a file that is gone is worth nothing.
+            if os.fstat(fd).st_ino == os.stat(path).st_ino:
+                self._lock = fd
+                return True
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(fd)
+        return False
+
+    def close(self) -> None:
+        for fd in (self._journal, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self._journal = self._lock = -1
+
+    def __enter__(self) -> Store:
+        self.lock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- reading and writing ------------------------------------------------------------------------------------
+
+    def read(self, path: Path | None = None) -> Snapshot:
+        """Raises `OperationError` where there is no such load or the file was damaged."""
+        path = path or self.current
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            raise unknown(self.name) from None
+        except OSError as failure:
+            raise _unusable(path, failure) from None
+        try:
+            return _parse(lines)
+        except (ValueError, KeyError, TypeError):
+            raise OperationError(
+                f"the state file {path} is damaged", f"`policyc unload {self.name}`, then load again"
+            ) from None
+
+    def write(self, path: Path, header: Header, endpoints: list[Registered]) -> None:
+        """Writes a compact state file, whole or not at all."""
+        lines = [json.dumps({"format": FORMAT, "version": VERSION, **asdict(header)}, separators=(",", ":"))]
+        lines += [json.dumps(e.to_json(), separators=(",", ":")) for e in endpoints]
+        self.write_file(path, ("\n".join(lines) + "\n+\n").encode())
+
+    def write_file(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError as failure:
+            temporary.unlink(missing_ok=True)
+            raise _unusable(path, failure) from None
+
+    def begin(self, operation: dict[str, Any]) -> int:
+        """Writes down what is about to be done. Returns the mark for `abort`."""
+        if self._journal < 0:
+            self._journal = os.open(self.current, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        mark = os.fstat(self._journal).st_size
+        line = json.dumps(operation, separators=(",", ":")).encode() + b"\n"
+        try:
+            if os.write(self._journal, line) != len(line):
+                raise OSError(28, os.strerror(28))
+        except OSError as failure:
+            os.ftruncate(self._journal, mark)
+            raise _unusable(self.current, failure) from None
+        return mark
+
+    def done(self) -> None:
+        os.write(self._journal, DONE)
+
+    def abort(self, mark: int) -> None:
+        """The operation was undone: forgets it."""
+        os.ftruncate(self._journal, mark)
+
+    def reopen(self) -> None:
+        """After `write` has replaced the current file."""
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    def remove(self) -> None:
+        """Removes the folder; the lock goes last and with it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            root().rmdir()  # only if this was the last one
+        except OSError:
+            pass
+
+
+def unknown(name: str) -> OperationError:
+    """No load has this name."""
+    import difflib
+
+    known = names()
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return OperationError(f"nothing is loaded as {name!r}", f"did you mean {near[0]!r}?")
+    there = f"loaded: {', '.join(known)}" if known else "`policyc load X.o --name NAME` loads one"
+    return OperationError(f"nothing is loaded as {name!r}", there)
+
+
+def _parse(lines: list[bytes]) -> Snapshot:
+    head = json.loads(lines[0])
+    if head.pop("format") != FORMAT or head.pop("version") != VERSION:
+        raise ValueError("format")
+    operations, pending = [], None  # type: list[dict[str, Any]], dict[str, Any] | None
+    begun: list[dict[str, Any]] = []
+    for line in lines[1:]:
+        if line == b"+":
+            operations += begun
+            begun = []
+        elif line:
+            try:
+                begun.append(json.loads(line))
+            except ValueError:
+                break  # cut short by a kill: it was not yet begun
+    if begun:
+        pending = begun[-1]
+    return Snapshot(Header(**head), operations, pending)
+
+
+def _unusable(path: Path, failure: OSError) -> OperationError:
+    if isinstance(failure, PermissionError):
+        return OperationError(f"not permitted to use {path}", CAPABILITIES, PERMISSION_OR_FEATURE)
+    return OperationError(f"cannot use {path}: {failure.strerror}", "POLICYC_STATE names another place for it")
