@@ -30,9 +30,9 @@ def engine_factory(name: str, artifact: Callable[[], Artifact]) -> EngineFactory
         from policyc.engine import ReferenceEngine
 
         return ReferenceEngine
-    from policyc.runtime.engine import kernel_engine
+    from policyc import kernel_engine
 
-    return kernel_engine(artifact())
+    return kernel_engine.engine_factory(artifact())
 
 
 def compiled(checked: Checked) -> Artifact:

@@ -43,6 +43,10 @@ COMMANDS = {
 USAGE, BUG, INTERRUPTED, PIPE_CLOSED = 2, 4, 130, 141
 
 
+class PipeClosed(Exception):
+    """Whoever read our output has gone. Click would turn the system's error into exit code 1."""
+
+
 class Commands(click.Group):
     """A group whose commands are imported on demand; their one-line helps stand in `COMMANDS`."""
 
@@ -56,6 +60,14 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         command.name = cmd_name
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            raise PipeClosed from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -104,10 +116,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Nothing but `SystemExit` leaves it."""
     session = Session()
     try:
-        code = _exit_code(cli.main(arguments, prog_name="policyc", standalone_mode=False, obj=session))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
+        return _exit_code(cli.main(arguments, prog_name="policyc", standalone_mode=False, obj=session))
+    except PipeClosed:
         # Python flushes standard output once more at exit; there it must find somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
