@@ -72,7 +72,6 @@ def _compile(text: str) -> tuple[bytes, bytes]:
     # Registers instead of stack slots and no more: the rest of the middle end is slow on match code and can
     # merge loads into what the verifier refuses.
     passes.add_sroa_pass()
-    passes.add_simplify_cfg_pass()
     passes.run(module, builder)
     return machine.emit_object(module), machine.emit_assembly(module).encode()
 

@@ -8,7 +8,7 @@ masked with size - 1 is within bounds for the verifier without a branch.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -16,9 +16,9 @@ from llvmlite import ir
 from policyc.artifact.layout import NO_RULE, IdentityFlag, IdentityLayout, PeerClassCode, Reason
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
-from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
-from policyc.ir.tables import Best, Group, KeyKind, Tables
+from policyc.ir.tables import Best, Group, KeyKind, Row, Tables
 from policyc.model import Action, Direction, Span, Tier
 
 NONE = (1 << 64) - 1
@@ -113,14 +113,42 @@ class _Builder:
         self.cells = [self._data("cells", 8, enforced)]
         if self.tables.has_audit:
             self.cells.append(self._data("cells_prospective", 8, prospective))
-        key_data, bound_data = self._data("row_keys", 4, keys), self._data("rows", 4, bounds)
         f = self.function("match_row", ("row", I32), ("key", I32))
         row, key = f.args
+        if self.tables.inline_rows:
+            firsts = bounds[::2]
+            self._tree(f, row, list(range(len(firsts))), lambda r: self._row_tree(f, key, self.tables.rows[r], firsts[r]))
+            return f.close()
+        key_data, bound_data = self._data("row_keys", 4, keys), self._data("rows", 4, bounds)
         at = f.shl(row, 1)
         low, length = f.var(bound_data(f, at)), f.var(bound_data(f, f.or_(at, 1)))
         self._search(f, low, length, bounds[1::2], lambda mid: f.to(self._not_above(f, key_data(f, mid), key), I32))
         f.ret(low.get())
         return f.close()
+
+    def _row_tree(self, f: Function, key: Value, row: Row, first: int) -> None:
+        """Returns the cell of `row` that holds for `key`; each leaf stands at the line of the rule that it decides for."""
+
+        def leaf(position: int) -> None:
+            cell = row.cells[position][1]
+            best = cell.enforced or cell.prospective
+            with f.line(self.tables.rules[best.rank].span if best else self.span):
+                f.ret(first + position)
+
+        self._tree(f, key, [start for start, _ in row.cells], leaf)
+
+    def _tree(self, f: Function, value: Value, starts: Sequence[int], leaf: Callable[[int], None], base: int = 0) -> None:
+        """A balanced decision tree: runs `leaf(i)` for the last i whose start is not above `value`; leaves return."""
+        if len(starts) == 1:
+            leaf(base)
+            return
+        middle = len(starts) // 2
+        with f.if_else(f.cmp("<", value, starts[middle])) as (below, above):
+            with below:
+                self._tree(f, value, starts[:middle], leaf, base)
+            with above:
+                self._tree(f, value, starts[middle:], leaf, base + middle)
+        f.b.unreachable()
 
     @staticmethod
     def _not_above(f: Function, value: Value, key: Value) -> Value:
