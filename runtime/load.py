@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from policyc.artifact.layout import (
@@ -44,7 +45,7 @@ from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
 from policyc.runtime.object import Object
 from policyc.runtime.pins import NEXT, OWN, SHARED, ZERO, Pins, active, close_all
-from policyc.runtime.points import DeviceTable, Plan, Spec
+from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, Spec
 from policyc.runtime.registry import (
     FIRST_ENDPOINT,
     FIRST_SLOT,
@@ -56,7 +57,7 @@ from policyc.runtime.registry import (
     plan_from_state,
     registered,
 )
-from policyc.runtime.state import Header, Registered, Store
+from policyc.runtime.state import Header, Registered, Snapshot, Store
 
 HEADROOM = 2  # tables hold this many times what is there at load
 
@@ -222,14 +223,15 @@ def _plan(options: Options, endpoints: list[Endpoint], old: Registry | None) -> 
             plan.add_device(point)
         for group in plan_from_state(old.header.specs, ()).cgroups.values():
             plan.add_cgroup(group)
-    for name in names & {p.endpoint for p in [*plan.devices.values(), *plan.cgroups.values()] if p.endpoint}:
+    bound = {p.endpoint for p in plan.devices.values()} | {p.endpoint for p in plan.cgroups.values()}
+    for name in names & bound:
         plan.settle_kinds(name)
     return plan
 
 
 def _specs_json(plan: Plan) -> list[dict[str, Any]]:
     """The points that stay when endpoints go."""
-    points = [*plan.devices.values(), *plan.cgroups.values()]
+    points: list[DevicePoint | CgroupPoint] = [*plan.devices.values(), *plan.cgroups.values()]
     return [{**dataclasses.asdict(p), "kind": int(p.kind)} for p in points if p.by_spec]
 
 
@@ -457,7 +459,6 @@ class _Installation:
         attacher = Attacher(self._pins.links, self._header.qdiscs)
         plan, before = self._contents.plan, self._old.plan if self._old else Plan()
         entries = self._pins.entries()
-        undo.callback(lambda: None)
         with ExitStack() as later:
             later.callback(close_all, entries)
             if self._old is None:
@@ -488,11 +489,11 @@ class _Installation:
         self._fill("switch", [(ZERO, SWITCH.pack(value))])
 
 
-def _same_hooks(before: Any, point: Any) -> bool:
+def _same_hooks(before: DevicePoint | None, point: DevicePoint) -> bool:
     return before is not None and before.xdp == point.xdp
 
 
-def _reattach_device(pins: Pins, qdiscs: list[int], point: Any) -> None:
+def _reattach_device(pins: Pins, qdiscs: list[int], point: DevicePoint) -> None:
     entries = pins.entries()
     try:
         Attacher(pins.links, qdiscs).attach_device(point, entries)
@@ -500,7 +501,7 @@ def _reattach_device(pins: Pins, qdiscs: list[int], point: Any) -> None:
         close_all(entries)
 
 
-def _reattach_cgroup(pins: Pins, group: Any) -> None:
+def _reattach_cgroup(pins: Pins, group: CgroupPoint) -> None:
     entries = pins.entries()
     try:
         Attacher(pins.links, []).attach_cgroup(group, entries)
@@ -508,7 +509,7 @@ def _reattach_cgroup(pins: Pins, group: Any) -> None:
         close_all(entries)
 
 
-def _detach_device(pins: Pins, header: Header, point: Any, replacing: bool) -> None:
+def _detach_device(pins: Pins, header: Header, point: DevicePoint, replacing: bool) -> None:
     program = pins.programs(header.number) if replacing else pins.entries()
     try:
         Attacher(pins.links, header.qdiscs).detach_device(point, program)
@@ -516,7 +517,7 @@ def _detach_device(pins: Pins, header: Header, point: Any, replacing: bool) -> N
         close_all(program)
 
 
-def _make_folder(path: Any) -> None:
+def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -631,7 +632,7 @@ def unload(name: str) -> list[str]:
         return freed
 
 
-def _remove_all(store: Store, snapshot: Any) -> list[str]:
+def _remove_all(store: Store, snapshot: Snapshot) -> list[str]:
     header = snapshot.header
     pins = Pins(store.name)
     endpoints = _fold(snapshot.operations)

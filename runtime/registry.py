@@ -121,6 +121,10 @@ class Registry:
         check_known(name, self.endpoints, self.store.name)
         return self.endpoints[name]
 
+    def index_state(self) -> list[int]:
+        """`Numbers.state` of the endpoint indices."""
+        return self._indices.state()
+
     def identities(self, registered: Registered) -> list[str]:
         """Names of the policy's identities that select an endpoint, in source order."""
         chosen = set(self.builder.selectors(registered.labels))
