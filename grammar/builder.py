@@ -9,6 +9,7 @@ from policyc.grammar import syntax
 from policyc.grammar.lexer import Token
 from policyc.model import Span
 
+
 def join(first: Any, last: Any) -> Span:
     """From the start of one node or token to the end of another."""
     a, b = first.span, last.span

@@ -11,8 +11,16 @@ _PEER = frozenset({"ANY", "WORLD", "HOST", "ENDPOINTS", "SAME", "LBRACE", "ADDRE
 _SUMMARIES: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
     (_WORDS | {"ALLOW", "FROM"}, frozenset(SPELLING) - frozenset({"EXISTS", "NOT"}) | _WORDS, "a label key or value"),
     (frozenset({"ENDPOINTS", "SAME"}), _PEER, "a peer (an identity, `any`, a prefix, a selector, …)"),
-    (frozenset({"SERVICE", "PROTO"}), frozenset({"SERVICE", "WORD", "PROTO", "ANY", "NAME", "LSQB"}), "a service such as tcp/80"),
-    (frozenset({"ADDRESS", "FILE"}), frozenset({"ADDRESS", "FILE", "NAME", "LSQB"}), "a prefix, an address, a set's name or `file`"),
+    (
+        frozenset({"SERVICE", "PROTO"}),
+        frozenset({"SERVICE", "WORD", "PROTO", "ANY", "NAME", "LSQB"}),
+        "a service such as tcp/80",
+    ),
+    (
+        frozenset({"ADDRESS", "FILE"}),
+        frozenset({"ADDRESS", "FILE", "NAME", "LSQB"}),
+        "a prefix, an address, a set's name or `file`",
+    ),
 )
 _SHAPES = {
     "NAME": "a name",
@@ -36,7 +44,7 @@ def describe(accepted: Set[str]) -> tuple[str, ...]:
             summaries.append(text)
             kinds = (kinds - covered) | marks
     if "NAME" in kinds or summaries:
-        kinds -= _SOFT - {"EXISTS", "NOT"} if summaries else _SOFT
+        kinds -= _SOFT - {"EXISTS", "NOT"} if "a label key or value" in summaries else _SOFT
     kinds -= _NOT_YET | ({"WORD"} if len(kinds) > 1 else set())
     shapes = [text for kind, text in _SHAPES.items() if kind in kinds]
     words = [f"`{text}`" for kind, text in SPELLING.items() if kind in kinds]

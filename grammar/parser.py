@@ -80,9 +80,7 @@ def _tables() -> _Tables:
         transformer=Builder(),
     )
     states = lark.parse_interactive().parser_state.parse_conf.states
-    targets = {
-        row[kind][1] for row in states.values() for kind in STARTERS if kind in row and row[kind][0] is Shift
-    }
+    targets = {row[kind][1] for row in states.values() for kind in STARTERS if kind in row and row[kind][0] is Shift}
     begun = {s for s in targets if any(k.isupper() and action is Shift for k, (action, _) in states[s].items())}
     return _Tables(lark, frozenset(begun))
 
@@ -102,6 +100,10 @@ class _Parse:
         self.found: list[Diagnostic] = []
         self.file = file
         self.tokens, self.whole = lexer.tokens(text, file, self.found)
+        self.unread: dict[int, list[int]] = {}
+        for d in self.found:
+            if d.span is not None and d.name != "control-character":
+                self.unread.setdefault(d.span.line, []).append(d.span.column)
         tables = _tables()
         self.begun = tables.begun
         self.parser = tables.lark.parse_interactive()
@@ -150,9 +152,7 @@ class _Parse:
         elif kind == "RBRACE":
             self.opened.pop()
         elif kind in STARTERS and self.state.state_stack[-1] in self.begun:
-            self.mark = _Mark(
-                self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index
-            )
+            self.mark = _Mark(self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index)
             if kind == "POLICY":
                 self.policy = self.text(index + 1)
 
@@ -198,15 +198,23 @@ class _Parse:
         notes: tuple[tuple[str, Span], ...] = ()
         if token.type in DECLARATIONS and self.opened:
             notes = (("this block is still open", self.opened[-1].span),)
-        self.report(
-            "syntax",
-            f"unexpected `{_shown(token.text)}`",
-            token.span,
-            expected=describe(accepted),
-            help=_help(token, self.kind(index - 1), accepted),
-            notes=notes,
-        )
+        if not self.is_told(index):
+            self.report(
+                "syntax",
+                f"unexpected `{_shown(token.text)}`",
+                token.span,
+                expected=describe(accepted),
+                help=_help(token, self.kind(index - 1), accepted),
+                notes=notes,
+            )
         return self.recover(index)
+
+    def is_told(self, index: int) -> bool:
+        """Whether a character that the lexer reported stands right before this token, on its line."""
+        here = self.tokens[index].span
+        before = self.tokens[index - 1].span if index else Span(self.file, 1, 0, 1, 0)
+        start = before.column if before.line == here.line else 0
+        return any(start <= column <= here.end_column for column in self.unread.get(here.line, ()))
 
     def substitute(self, token: Token, index: int, accepted: set[str]) -> Token | None:
         """What the token was surely meant to be, reported."""
@@ -298,8 +306,10 @@ class _Parse:
         begun = self.mark.index
         span = self.tokens[begun].span
         self.feed(Token(dropped, self.tokens[begun].value, span, self.tokens[begun].text), begun)
+        name = self.text(begun + 1) if dropped == "POLICY" and self.kind(begun + 1) in NAMES else ""
         for kind in HEADERS[dropped]:
-            self.feed(Token(kind, "", span, ""), begun)
+            word = name if kind == "NAME" else lexer.SPELLING.get(kind, "")
+            self.feed(Token(kind, word, span, word), begun)
         self.feed(self.tokens[at], at)
 
     def is_beginning(self, at: int, inside: bool) -> bool:
@@ -353,9 +363,9 @@ def _help(token: Token, before: str, accepted: set[str]) -> str | None:
     kind = token.type
     if kind in ACTIONS and "INGRESS" in accepted:
         return "rules stand in `ingress { … }` or `egress { … }`"
-    if kind in ACTIONS and "IDENTITY" in accepted:
+    if kind in ACTIONS and "$END" in accepted:
         return "rules stand in a policy: `policy NAME for SUBJECT { ingress { … } }`"
-    if kind in SECTIONS and "IDENTITY" in accepted:
+    if kind in SECTIONS and "$END" in accepted:
         return "sections stand in a policy: `policy NAME for SUBJECT { … }`"
     if before in ACTIONS and "FROM" in accepted:
         return "a rule says `from` or `to` whom: `allow from PEERS on SERVICES`"
@@ -371,7 +381,7 @@ def _help(token: Token, before: str, accepted: set[str]) -> str | None:
         return "services stand after `on`"
     if kind in ("NAME", "ADDRESS", "SERVICE") and "COMMA" in accepted and before in NAMES | {"ADDRESS", "SERVICE"}:
         return "several stand with commas between them"
-    if kind == "RBRACE" and "IDENTITY" in accepted:
+    if kind == "RBRACE" and "$END" in accepted:
         return "there is no open block here; remove it"
     return None
 

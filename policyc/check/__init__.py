@@ -1,0 +1,1 @@
+"""From syntax trees to the checked policy: names resolved, values read, meaning checked."""

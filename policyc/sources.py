@@ -1,0 +1,117 @@
+"""Reading files, only below a root, and the lines of CIDR feeds.
+
+Files are untrusted: whatever is refused is named, never quoted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+
+MAX_POLICY = 16 << 20
+MAX_FEED = 64 << 20
+
+
+class Refused(Exception):
+    """A file that is not read. `name` is the name of a diagnostic; the message quotes nothing of the file."""
+
+    def __init__(self, name: str, message: str, help: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
+        self.help = help
+
+
+@dataclass
+class Root:
+    """A folder below which files are read. `path` is absolute and without links; texts are kept by relative name."""
+
+    path: str
+    texts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: str) -> Root:
+        """Raises Refused if there is no such folder."""
+        path = os.path.realpath(folder)
+        if not os.path.isdir(path):
+            raise Refused("unreadable-file", f"the root `{shown(folder)}` is not a folder")
+        return cls(path)
+
+    def resolve(self, name: str, base: str = "") -> str:
+        """The name relative to the root of the file `name` that a file in the folder `base` speaks of.
+
+        `base` is relative to the root, with `/`. Raises Refused for names that lead out."""
+        parts = name.split("/")
+        if name.startswith("/") or os.path.isabs(name):
+            raise Refused("outside-root", f"`{shown(name)}` is an absolute path", "name it relative to this file")
+        if ".." in parts:
+            raise Refused("outside-root", f"`{shown(name)}` has `..` in it", "files are read only below the root")
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+            raise Refused("unreadable-file", "this is not the name of a file")
+        return self.place(os.path.join(self.path, base, name), name)
+
+    def place(self, path: str, name: str) -> str:
+        """The relative name of an absolute path, links followed. Raises Refused where that is not below the root."""
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError):
+            raise Refused("unreadable-file", f"`{shown(name)}` cannot be read") from None
+        relative = os.path.relpath(real, self.path)
+        if relative == ".." or relative.startswith("../"):
+            raise Refused("outside-root", f"`{shown(name)}` is outside the root", "set the root with --root")
+        return relative
+
+    def read(self, relative: str, name: str, limit: int = MAX_POLICY) -> tuple[str, bytes]:
+        """The text and the bytes of a file that `resolve` or `place` named. Raises Refused."""
+        if relative in self.texts:
+            return self.texts[relative]
+        data = self._bytes(relative, name, limit)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            help = f"byte {error.start} does not fit; save the file as UTF-8"
+            raise Refused("bad-encoding", f"`{shown(name)}` is not UTF-8", help) from None
+        self.texts[relative] = text.removeprefix("\ufeff"), data
+        return self.texts[relative]
+
+    def _bytes(self, relative: str, name: str, limit: int) -> bytes:
+        try:
+            descriptor = self._open(relative)
+        except (OSError, ValueError) as error:
+            reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "no such file"
+            raise Refused("unreadable-file", f"cannot read `{shown(name)}`: {reason}") from None
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused("not-a-file", f"`{shown(name)}` is not a regular file")
+            try:
+                data = file.read(limit + 1)
+            except OSError as error:
+                raise Refused("unreadable-file", f"cannot read `{shown(name)}`: {error.strerror}") from None
+        if len(data) > limit:
+            raise Refused("file-too-large", f"`{shown(name)}` has more than {limit >> 20} MiB")
+        return data
+
+    def _open(self, relative: str) -> int:
+        """Opens folder by folder and follows no link, so that nobody can put one there meanwhile."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        *folders, last = relative.split("/")
+        try:
+            for part in folders:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            descriptor = os.open(last, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise Refused("not-a-file", f"`{shown(relative)}` is not a regular file")
+
+
+def shown(name: str) -> str:
+    """A file's name fit for a message: short, and without control characters."""
+    text = "".join(c if c.isprintable() else "�" for c in name[:200])
+    return text if len(name) <= 200 else text + "…"
