@@ -116,3 +116,40 @@ def policy_sets(draw):
         chosen = tuple(draw(st.lists(subjects, min_size=1, max_size=2)))
         policies.append(Policy(name, chosen, tier, 100, audit, isolation, rules, SPAN))
     return PolicySet(1, (), {}, tuple(policies), AddressSet())
+
+
+near_ports = st.tuples(st.sampled_from(PORTS[:4]), st.sampled_from(PORTS[:4])).map(lambda p: (min(p), max(p)))
+near_services = st.one_of(st.builds(Service, st.just(6), near_ports), st.sampled_from([Service(), Service(6)]))
+near_peers = st.sampled_from(
+    [
+        PeerClass.ANY,
+        PeerClass.WORLD,
+        PeerCidrs(AddressSet(v4=((0, 5),))),
+        PeerCidrs(AddressSet(v4=((0, 5),)), world_only=True),
+        PeerCidrs(AddressSet(v4=((3, 9),))),
+    ]
+)
+
+
+@st.composite
+def dense_policy_sets(draw):
+    """One group whose rules all meet: what one hides of another, and which of them logs."""
+    rules = tuple(
+        Rule(
+            order=place,
+            ref=f"p.{place}",
+            policy="p",
+            direction=Direction.INGRESS,
+            tier=Tier.NORMAL,
+            priority=draw(st.sampled_from([10, 100])),
+            action=draw(st.sampled_from(Action)),
+            peers=(draw(near_peers),),
+            services=tuple(draw(st.lists(near_services, min_size=1, max_size=2))),
+            log=draw(st.booleans()),
+            audit=draw(st.integers(0, 3)) == 0,
+            span=Span("a.pol", place + 1, 1, place + 1, 9),
+        )
+        for place in range(draw(st.integers(2, 8)))
+    )
+    policy = Policy("p", (PeerClass.HOST,), Tier.NORMAL, 100, False, {}, rules, SPAN)
+    return PolicySet(1, (), {}, (policy,), AddressSet())

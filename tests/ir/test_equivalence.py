@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from policyc.ir.pipeline import build
 from policyc.model import Direction, PeerClass
-from tests.ir.policies import ADDRESSES4, ADDRESSES6, KEYS, VALUES, policy_sets
+from tests.ir.policies import ADDRESSES4, ADDRESSES6, KEYS, VALUES, dense_policy_sets, policy_sets
 from tests.ir.worlds import Flow, judge_naively, judge_tables
 
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
@@ -38,6 +38,23 @@ def flows(draw):
 def test_tables_agree_with_the_rules_enforced_and_prospective(policy_set, some_flows):
     tables = build(policy_set)
     for flow in some_flows:
+        for prospective in (False, True):
+            assert judge_tables(tables, flow, prospective) == judge_naively(policy_set, flow, prospective), flow
+
+
+DENSE_FLOWS = [
+    Flow(None, Direction.INGRESS, peer_class, None, 4, address, 6, port, portless)
+    for peer_class in (PeerClass.WORLD, PeerClass.HOST)
+    for address in (1, 4, 8, 20)
+    for port, portless in [(0, True), *((port, False) for port in range(6))]
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(dense_policy_sets())
+def test_rules_that_hide_one_another_keep_counted_rule_and_log(policy_set):
+    tables = build(policy_set)
+    for flow in DENSE_FLOWS:
         for prospective in (False, True):
             assert judge_tables(tables, flow, prospective) == judge_naively(policy_set, flow, prospective), flow
 
