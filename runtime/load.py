@@ -57,7 +57,7 @@ from policyc.runtime.registry import (
     plan_from_state,
     registered,
 )
-from policyc.runtime.state import Header, Registered, Snapshot, Store
+from policyc.runtime.state import Header, Registered, Snapshot, Store, fold
 
 HEADROOM = 2  # tables hold this many times what is there at load
 
@@ -581,9 +581,9 @@ def recover(store: Store) -> None:
     current, coming = store.read(), store.read(store.next)
     programs, entries = pins.programs(header.number), pins.entries()
     attacher = Attacher(pins.links, header.qdiscs)
-    old = plan_from_state(current.header.specs, _fold(current.operations))
+    old = plan_from_state(current.header.specs, fold(current.operations))
     try:
-        new = plan_from_state(header.specs, _fold(coming.operations))
+        new = plan_from_state(header.specs, fold(coming.operations))
         for point in new.devices.values():
             if programs and not _same_hooks(old.devices.get(point.ifindex), point):
                 attacher.detach_device(point, programs)
@@ -602,17 +602,6 @@ def recover(store: Store) -> None:
     bpffs.remove_folder(pins.generation(header.number))
     store.artifact(header.number).unlink(missing_ok=True)
     store.next.unlink(missing_ok=True)
-
-
-def _fold(operations: list[dict[str, Any]]) -> list[Registered]:
-    """The endpoints after a history, as far as attach points go."""
-    found: dict[str, Registered] = {}
-    for line in operations:
-        if line["op"] == "put":
-            found[line["name"]] = Registered.from_json(line)
-        elif line["op"] == "remove":
-            found.pop(line["name"], None)
-    return list(found.values())
 
 
 # --- unloading ----------------------------------------------------------------------------------------------------------------
@@ -635,7 +624,7 @@ def unload(name: str) -> list[str]:
 def _remove_all(store: Store, snapshot: Snapshot) -> list[str]:
     header = snapshot.header
     pins = Pins(store.name)
-    endpoints = _fold(snapshot.operations)
+    endpoints = fold(snapshot.operations)
     plan = plan_from_state(header.specs, endpoints)
     if plan.devices and header.netns != netlink.namespace() and (process := _inhabitant(header.netns)):
         raise OperationError(
@@ -682,11 +671,17 @@ def _listed(folder: str) -> list[str]:
 
 def describe(plan: Plan) -> Iterable[str]:
     """The attach points in words, as `--attach` takes them."""
-    for point in plan.devices.values():
-        name = f"={point.endpoint}" if point.endpoint else ""
-        yield f"{point.kind.name.lower()}:{point.device}{'+xdp' * point.xdp}{name}"
-    for group in plan.cgroups.values():
-        yield f"cgroup:{group.path}={group.endpoint}"
+    yield from map(describe_device, plan.devices.values())
+    yield from map(describe_group, plan.cgroups.values())
+
+
+def describe_device(point: DevicePoint) -> str:
+    name = f"={point.endpoint}" if point.endpoint else ""
+    return f"{point.kind.name.lower()}:{point.device}{'+xdp' * point.xdp}{name}"
+
+
+def describe_group(point: CgroupPoint) -> str:
+    return f"cgroup:{point.path}={point.endpoint}"
 
 
 def _warnings(plan: Plan) -> Iterable[str]:

@@ -35,7 +35,7 @@ from policyc.model import Endpoint
 from policyc.runtime import addresses, netlink
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher
-from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
+from policyc.runtime.identity import IdentityBuilder, Numbers, Slots, holds
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
 from policyc.runtime.pins import ZERO, Pins, close_all
@@ -125,12 +125,10 @@ class Registry:
         """`Numbers.state` of the endpoint indices."""
         return self._indices.state()
 
-    def identities(self, registered: Registered) -> list[str]:
+    def identities(self, known: Registered) -> list[str]:
         """Names of the policy's identities that select an endpoint, in source order."""
-        chosen = set(self.builder.selectors(registered.labels))
-        selected = {self.artifact.manifest.selectors[i] for i in chosen}
         named = self.artifact.policy.identities
-        return [name for name, selector in named.items() if selector is not None and selector in selected]
+        return [n for n, s in named.items() if s is not None and all(holds(r, known.labels) for r in s.requirements)]
 
     # --- operations -----------------------------------------------------------------------------------------------
 
@@ -171,12 +169,21 @@ class Registry:
             progress(done)
         return report
 
-    def sync_host(self, listed: Iterable[Address] | None = None) -> tuple[list[Address], list[Address]]:
+    def list_host(self, listed: Iterable[Address]) -> None:
+        """Takes over the addresses that an endpoints file lists for `host`."""
+        texts = [addresses.text(a) for a in listed]
+        if texts == self.header.host_listed:
+            return
+        self.header.host_listed = texts
+        self.compact()
+        if netlink.namespace() == self.header.netns:
+            self.sync_host()
+
+    def sync_host(self) -> tuple[list[Address], list[Address]]:
         """Brings class `host` up to date with this machine's interfaces. Returns what came and what went."""
         self._check_namespace("this machine's addresses")
-        before = {addresses.parse(a) for a in self.header.host_listed} if listed is None else set(listed)
         self._local = netlink.interface_addresses()
-        wanted = before | self._local
+        wanted = {addresses.parse(a) for a in self.header.host_listed} | self._local
         came, went = sorted(wanted - self.host), sorted(self.host - wanted)
         if not came and not went:
             return [], []

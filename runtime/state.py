@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -261,6 +261,23 @@ def unknown(name: str) -> OperationError:
         return OperationError(f"nothing is loaded as {name!r}", f"did you mean {near[0]!r}?")
     there = f"loaded: {', '.join(known)}" if known else "`policyc load X.o --name NAME` loads one"
     return OperationError(f"nothing is loaded as {name!r}", there)
+
+
+def fold(operations: list[dict[str, Any]]) -> list[Registered]:
+    """The endpoints after a history."""
+    found: dict[str, Registered] = {}
+    for line in operations:
+        match line["op"]:
+            case "put":
+                found[line["name"]] = Registered.from_json(line)
+            case "remove":
+                del found[line["name"]]
+            case "move":
+                address = addresses.parse(line["address"])
+                giver, taker = found[line["from"]], found[line["to"]]
+                found[giver.name] = replace(giver, addresses=tuple(a for a in giver.addresses if a != address))
+                found[taker.name] = replace(taker, addresses=(*taker.addresses, address))
+    return list(found.values())
 
 
 def _parse(lines: list[bytes]) -> Snapshot:

@@ -40,10 +40,14 @@ API = Selector((Requirement("app", Op.EQ, ("api",)),))
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def rule(order: int, peer: PeerClass | PeerSelector | PeerSame, *services: Service, action: Action = Action.ALLOW) -> Rule:
+def rule(
+    order: int, peer: PeerClass | PeerSelector | PeerSame, *services: Service, action: Action = Action.ALLOW
+) -> Rule:
     span = Span("runtime.pol", order + 2, 3, order + 2, 40)
     direction, tier = Direction.INGRESS, Tier.NORMAL
-    return Rule(order, f"api.ingress.{order + 1}", "api", direction, tier, 100, action, (peer,), services, False, False, span)
+    return Rule(
+        order, f"api.ingress.{order + 1}", "api", direction, tier, 100, action, (peer,), services, False, False, span
+    )
 
 
 def policy_set(port: int = 80) -> PolicySet:
@@ -93,6 +97,8 @@ class Machine:
         here = os.stat("/proc/self/ns/net").st_ino
         while os.stat(f"/proc/{process.pid}/ns/net").st_ino == here:
             pass
+        accept = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad"
+        subprocess.run(["nsenter", f"--net=/proc/{process.pid}/ns/net", "sh", "-c", accept], check=True)
         ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
         for address in (f"10.9.{number}.1/24", f"fd09:{number}::1/64"):
             ip("addr", "add", address, "dev", name, *(["nodad"] if ":" in address else []))
@@ -138,6 +144,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
         ip("link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
         yield made
     finally:
         for guest in made.guests:

@@ -21,7 +21,9 @@ from policyc.runtime.registry import open_registry
 pytestmark = pytest.mark.bpf
 
 
-def endpoint(name: str, *texts: str, app: str = "none", cgroup: str | None = None, interface: str | None = None) -> Endpoint:
+def endpoint(
+    name: str, *texts: str, app: str = "none", cgroup: str | None = None, interface: str | None = None
+) -> Endpoint:
     return Endpoint(name, tuple(addresses.parse(t) for t in texts), {"app": app}, cgroup, interface)
 
 
@@ -42,6 +44,7 @@ def filters(device: str) -> int:
 def test_enforces_and_leaves_nothing(machine, artifact: Artifact) -> None:
     web, api = machine.guest("vweb", 1), machine.guest("vapi", 2)
     assert web.reaches(api.v4)
+    assert web.reaches(api.v6)
     report = load.load(
         artifact,
         "shop",

@@ -1,0 +1,59 @@
+"""`policyc status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from policyc.cli.output import document, format_option, plain
+
+
+@click.command()
+@click.argument("name", required=False)
+@format_option
+def command(name: str | None, format_: str) -> int:
+    """Show what is loaded and attached. Exit code 1 if a load does not enforce what it should."""
+    from policyc.runtime.names import check_name
+    from policyc.runtime.state import names
+
+    found = [_status(n) for n in ([check_name(name)] if name is not None else names())]
+    if format_ == "json":
+        document("policyc-status", loads=found)
+    elif not found:
+        click.echo("nothing is loaded")
+    else:
+        for status in found:
+            _show(status)
+    return 0 if all(s["healthy"] for s in found) else 1
+
+
+def _status(name: str) -> dict[str, Any]:
+    from policyc.runtime import query
+
+    view = query.view(name)
+    points = query.attachments(view)
+    state = query.state_word(view)
+    return {
+        "name": name,
+        "state": state,
+        "healthy": state in ("enforcing", "auditing") and all(p.present is not False for p in points),
+        "load": view.header.number,
+        "artifact": view.header.source,
+        "source_digest": view.artifact.manifest.source_digest,
+        "loaded_at": view.header.loaded_at,
+        "events": view.header.events,
+        "endpoints": len(view.endpoints),
+        "addresses": sum(len(e.addresses) for e in view.endpoints.values()),
+        "host": view.header.host,
+        "lost_events": query.lost_events(view),
+        "points": [{"point": p.point, "attached": p.present} for p in points],
+    }
+
+
+def _show(status: dict[str, Any]) -> None:
+    click.echo(f"{status['name']}: {status['state']}, load {status['load']} from {plain(status['artifact'])}")
+    click.echo(f"  {status['endpoints']} endpoints, {status['addresses']} addresses; events: {status['events']}")
+    for point in status["points"]:
+        word = {True: "attached", False: "NOT ATTACHED", None: "in another network namespace"}[point["attached"]]
+        click.echo(f"  {plain(point['point'])}: {word}")

@@ -1,0 +1,29 @@
+"""`policyc unload`."""
+
+from __future__ import annotations
+
+import click
+
+from policyc.cli.output import document, format_option, plain
+
+
+@click.command()
+@click.argument("name", required=False)
+@format_option
+def command(name: str | None, format_: str) -> int:
+    """Detach a load and leave nothing behind: links, filters, pins, state."""
+    from policyc.runtime.load import unload
+    from policyc.runtime.registry import sole_name
+    from policyc.runtime.state import Store, unknown
+
+    name = sole_name(name)
+    if not Store(name).exists():
+        raise unknown(name)
+    freed = unload(name)
+    if format_ == "json":
+        document("policyc-unload", name=name, points=freed)
+        return 0
+    click.echo(f"{name}: unloaded")
+    for point in freed:
+        click.echo(f"  {plain(point)}")
+    return 0

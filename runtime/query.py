@@ -1,0 +1,296 @@
+"""Reading a load without changing it, beside whoever changes it: state, attachments, counters, events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from policyc.artifact import reader
+from policyc.artifact.layout import (
+    EVENT,
+    EVENT_FIELDS,
+    HOST_ENDPOINT,
+    NO_RULE,
+    REASON_ENTRIES,
+    PeerClassCode,
+    Reason,
+    State,
+)
+from policyc.artifact.manifest import ManifestRule
+from policyc.artifact.reader import Artifact
+from policyc.model import Direction
+from policyc.runtime import addresses, netlink
+from policyc.runtime.attach import Attacher
+from policyc.runtime.identity import Matcher
+from policyc.runtime.load import describe_device, describe_group
+from policyc.runtime.pins import Pins, active, close_all
+from policyc.runtime.points import Plan
+from policyc.runtime.registry import plan_from_state, sole_name
+from policyc.runtime.ringbuf import RingBuffer
+from policyc.runtime.state import Header, Registered, Store, fold
+
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+CLASS_WORDS = {PeerClassCode.WORLD: "world", PeerClassCode.HOST: "host", PeerClassCode.ENDPOINT: "endpoint"}
+SUBJECT_CLASS = {0: PeerClassCode.NONE, HOST_ENDPOINT: PeerClassCode.HOST}  # by endpoint index
+NOT_JUDGED = 255  # `audit_verdict` and `audit_reason` of an event whose prospective verdict is no other
+
+
+@dataclass(frozen=True)
+class View:
+    """A load as it was at one moment."""
+
+    header: Header
+    endpoints: dict[str, Registered]
+    plan: Plan
+    artifact: Artifact
+
+    @property
+    def pins(self) -> Pins:
+        return Pins(self.header.name)
+
+
+def view(name: str | None) -> View:
+    """The load of that name, without a name the only one. Raises `OperationError`."""
+    store = Store(sole_name(name))
+    snapshot = store.read()
+    endpoints = {e.name: e for e in fold(snapshot.operations)}
+    return View(
+        snapshot.header,
+        endpoints,
+        plan_from_state(snapshot.header.specs, endpoints.values()),
+        reader.read(store.artifact(snapshot.header.number)),
+    )
+
+
+def identity_names(view: View) -> Callable[[Registered], list[str]]:
+    """A function from an endpoint to the names of the policy's identities that select it, in source order."""
+    named = [(n, s) for n, s in view.artifact.policy.identities.items() if s is not None]
+    matcher = Matcher(selector for _, selector in named)
+    return lambda known: [named[i][0] for i in matcher.match(known.labels)]
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """`present` is None where it cannot be told from this network namespace."""
+
+    point: str
+    present: bool | None
+
+
+def attachments(view: View) -> list[Attachment]:
+    """Every attach point and whether its programs are there. Cgroups below an attached one are served by that one."""
+    entries = view.pins.entries()
+    attacher = Attacher(view.pins.links, [])
+    here = netlink.namespace() == view.header.netns
+    try:
+        found = [
+            Attachment(describe_device(p), attacher.device_attached(p, entries) if here and entries else None)
+            for p in view.plan.devices.values()
+        ]
+    finally:
+        close_all(entries)
+    tops = view.plan.attached_cgroups()
+    for number, group in view.plan.cgroups.items():
+        present = attacher.cgroup_attached(group) if number in tops else True
+        found.append(Attachment(describe_group(group), present))
+    return found
+
+
+def enforcing(view: View) -> bool:
+    """Whether the switch lets this load's programs judge."""
+    return view.pins.switch() == active(view.header.slot)
+
+
+def state_word(view: View) -> str:
+    """`enforcing`, `auditing`, `dormant` or `not ready`."""
+    if enforcing(view):
+        return "auditing" if view.header.audit else "enforcing"
+    return "dormant" if view.pins.switch() == State.DORMANT else "not ready"
+
+
+@dataclass(frozen=True)
+class RuleCount:
+    rule: ManifestRule
+    packets: int
+    bytes: int
+    connections: int
+
+
+@dataclass(frozen=True)
+class ReasonCount:
+    direction: Direction
+    allowed: bool
+    reason: Reason
+    packets: int
+    bytes: int
+
+
+def rule_counts(view: View) -> list[RuleCount]:
+    """Every rule by rank, since this load was made."""
+    table = view.pins.optional_map("counters", view.header.number)
+    if table is None:
+        return [RuleCount(rule, 0, 0, 0) for rule in view.artifact.manifest.rules]
+    values = [table.sum_cpus(v) for v in table.read_array()]
+    table.close()
+    return [RuleCount(rule, *values[rank][:3]) for rank, rule in enumerate(view.artifact.manifest.rules)]
+
+
+def reason_counts(view: View) -> list[ReasonCount]:
+    """The reasons that occurred; indices: `layout.reason_index`."""
+    table = view.pins.optional_map("reasons", view.header.number)
+    if table is None:
+        return []
+    values = [table.sum_cpus(v) for v in table.read_array()[:REASON_ENTRIES]]
+    table.close()
+    known = {int(r) for r in Reason}
+    return [
+        ReasonCount(Direction(i >> 6), bool(i >> 5 & 1), Reason(i & 31), packets, size)
+        for i, (packets, size) in enumerate(values)
+        if packets and i & 31 in known
+    ]
+
+
+def lost_events(view: View) -> int:
+    """Events that found the ring buffer full, since the first load under this name."""
+    table = view.pins.optional_map("lost")
+    if table is None:
+        return 0
+    total = table.sum_cpus(table.read_array()[0])[0]
+    table.close()
+    return total
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end of a packet. `endpoint` is None where it is none, or is no more."""
+
+    address: str
+    peer_class: str
+    endpoint: str | None
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Event:
+    time_ns: int
+    direction: Direction
+    allowed: bool
+    reason: Reason
+    rule: ManifestRule | None
+    audit_allowed: bool | None
+    audit_reason: Reason | None
+    audit_rule: ManifestRule | None
+    count: int
+    source: Side
+    destination: Side
+    protocol: str
+    source_port: int | None
+    destination_port: int | None
+    icmp: tuple[int, int] | None
+    ifindex: int
+    length: int
+
+    @property
+    def service(self) -> str:
+        """As the language writes it: `tcp/80`, `icmp/8/0`, `proto 89`."""
+        if self.icmp is not None:
+            return f"{self.protocol}/{self.icmp[0]}/{self.icmp[1]}"
+        return self.protocol if self.destination_port is None else f"{self.protocol}/{self.destination_port}"
+
+
+class EventReader:
+    """Follows the events of a load over its replacements."""
+
+    def __init__(self, name: str | None) -> None:
+        self._view = view(name)
+        self._store = Store(self._view.header.name)
+        self._mark = self._state_mark()
+        self._by_index = {e.index: e for e in self._view.endpoints.values()}
+        events = self._view.pins.optional_map("events")
+        self._events = events
+        self._ring = RingBuffer(events.fd) if events is not None else None
+        self._lost = lost_events(self._view)
+
+    def poll(self, timeout_ms: int) -> Iterator[Event]:
+        records = self._ring.poll(timeout_ms) if self._ring is not None else iter(())
+        self._refresh()
+        return (self._event(record) for record in records if len(record) >= EVENT.size)
+
+    def lost(self) -> int:
+        """Events lost since the last call."""
+        total = lost_events(self._view)
+        since, self._lost = total - self._lost, total
+        return max(since, 0)
+
+    def ended(self) -> bool:
+        """Whether the load is gone."""
+        return not self._store.current.exists()
+
+    def close(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _state_mark(self) -> tuple[int, int]:
+        try:
+            status = self._store.current.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return status.st_ino, status.st_size
+
+    def _refresh(self) -> None:
+        """Endpoints come and go, and the policy is replaced, while we follow."""
+        mark = self._state_mark()
+        if mark in (self._mark, (0, 0)):
+            return
+        self._mark = mark
+        self._view = view(self._view.header.name)
+        self._by_index = {e.index: e for e in self._view.endpoints.values()}
+
+    def _event(self, record: bytes) -> Event:
+        f = dict(zip(EVENT_FIELDS, EVENT.unpack_from(record), strict=True))
+        direction = Direction(f["direction"] & 1)
+        subject = self._side(f["subject"], SUBJECT_CLASS.get(f["subject"], PeerClassCode.ENDPOINT))
+        peer = self._side(f["peer"], f["peer_class"])
+        ends = (peer, subject) if direction is Direction.INGRESS else (subject, peer)
+        icmp = f["protocol"] in (1, 58)
+        ports = f["protocol"] in (6, 17, 132)
+        differs = f["audit_verdict"] != NOT_JUDGED
+        return Event(
+            time_ns=f["time_ns"],
+            direction=direction,
+            allowed=bool(f["verdict"]),
+            reason=_reason(f["reason"]),
+            rule=self._rule(f["rank"]),
+            audit_allowed=bool(f["audit_verdict"]) if differs else None,
+            audit_reason=_reason(f["audit_reason"]) if differs else None,
+            audit_rule=self._rule(f["audit_rank"]) if differs else None,
+            count=f["count"],
+            source=Side(addresses.from_packet(f["family"], f["source"]), *ends[0]),
+            destination=Side(addresses.from_packet(f["family"], f["destination"]), *ends[1]),
+            protocol=PROTOCOLS.get(f["protocol"], f"proto {f['protocol']}"),
+            source_port=int.from_bytes(f["source_port"], "big") if ports else None,
+            destination_port=int.from_bytes(f["destination_port"], "big") if ports else None,
+            icmp=(f["source_port"][0], f["source_port"][1]) if icmp else None,
+            ifindex=f["ifindex"],
+            length=f["length"],
+        )
+
+    def _side(self, index: int, code: int) -> tuple[str, str | None, dict[str, str]]:
+        """Class, endpoint's name and labels."""
+        known = self._by_index.get(index)
+        if known is not None:
+            return "endpoint", known.name, known.labels
+        return CLASS_WORDS.get(code, "unknown"), None, {}
+
+    def _rule(self, rank: int) -> ManifestRule | None:
+        rules = self._view.artifact.manifest.rules
+        return rules[rank] if rank != NO_RULE and rank < len(rules) else None
+
+
+def _reason(number: int) -> Reason:
+    return Reason(number) if number in {int(r) for r in Reason} else Reason.NONE
