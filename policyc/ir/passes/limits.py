@@ -10,9 +10,9 @@ CELL_LIMIT = 10_000_000  # about 1 GB of tables
 class CellBudget:
     """Counts cells that a pass makes; `take` raises OperationError above the limit."""
 
-    def __init__(self, what: str, limit: int = CELL_LIMIT) -> None:
+    def __init__(self, what: str) -> None:
         self.what = what
-        self.limit = limit
+        self.limit = CELL_LIMIT
         self.taken = 0
 
     def take(self, cells: int) -> None:
