@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, cast
 
 E = TypeVar("E", bound=Enum)
 
@@ -98,7 +99,12 @@ class Node:
     def word(self, enum: type[E]) -> E:
         """The member of `enum` whose lower-case name, or string value, this is."""
         text = self.text()
-        words = {m.value if isinstance(m.value, str) else m.name.lower(): m for m in enum}
-        if text not in words:
-            raise self.error(f"one of {', '.join(words)}")
-        return words[text]
+        member = _words(enum).get(text)
+        if member is None:
+            raise self.error(f"one of {', '.join(_words(enum))}")
+        return cast(E, member)
+
+
+@cache
+def _words(enum: type[Enum]) -> dict[str, Enum]:
+    return {m.value if isinstance(m.value, str) else m.name.lower(): m for m in enum}
