@@ -68,6 +68,9 @@ class Builder:
     def reference(self, c: list[syntax.Word]) -> syntax.Reference:
         return syntax.Reference(c[0])
 
+    def file_reference(self, c: list[Token]) -> syntax.Reference:
+        return syntax.Reference(word(c[0]))
+
     def cidr_except(self, c: list[Any]) -> syntax.CidrExcept:
         return syntax.CidrExcept(c[0], c[2], join(c[0], c[2]))
 

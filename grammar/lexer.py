@@ -31,18 +31,30 @@ DECLARATIONS = {
     "always": "ALWAYS",
 }
 # Words that may also name things.
-SOFT = DECLARATIONS | {
-    w: w.upper()
-    for w in "at load in not exists except file for admin normal baseline proxy answer".split()
-}  # fmt: skip
+_SOFT_WORDS = ("at", "load", "in", "not", "exists", "except", "file", "for", "admin", "normal", "baseline", "proxy")
+SOFT = DECLARATIONS | {w: w.upper() for w in _SOFT_WORDS}
 # Words that begin or modify a rule or an expectation, and the built-in peers: they name nothing.
-HARD = {
-    w: w.upper()
-    for w in (
-        "allow deny pass from to on log audit priority as http grpc kafka dns via ingress egress any world host "
-        "endpoints same proto default tier endpoint by"
-    ).split()
-}
+_HARD_WORDS = (
+    *(
+        "allow",
+        "deny",
+        "pass",
+        "from",
+        "to",
+        "on",
+        "log",
+        "audit",
+        "priority",
+        "as",
+        "http",
+        "grpc",
+        "kafka",
+        "dns",
+        "via",
+    ),
+    *("ingress", "egress", "default", "tier", "any", "world", "host", "endpoints", "same", "proto", "endpoint", "by"),
+)
+HARD = {w: w.upper() for w in _HARD_WORDS}
 KEYWORDS = SOFT | HARD
 PUNCTUATION = {
     "{": "LBRACE",

@@ -6,10 +6,10 @@ unfinished thing is dropped by putting them back, blocks left open are closed, a
 
 from __future__ import annotations
 
+import os
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 from lark import Lark, UnexpectedToken
@@ -34,6 +34,7 @@ STARTERS = ACTIONS | SECTIONS | DECLARATIONS | {"ENDPOINT"}
 NAMED = frozenset({"IDENTITY", "CIDR", "PORTS", "POLICY", "SERVICE_DECL", "ENDPOINT", "AS"})
 HARD = frozenset(lexer.HARD.values())
 NAMES = frozenset(lexer.SOFT.values()) | {"NAME"}
+KEYWORDS = frozenset(lexer.KEYWORDS.values())
 # What a body begins with, and the header that stands in for one that did not parse.
 BODIES: dict[str, frozenset[str]] = {
     "POLICY": SECTIONS | {"RBRACE"},
@@ -69,7 +70,8 @@ class _Tables:
 
 @lru_cache(maxsize=1)
 def _tables() -> _Tables:
-    text = files("policyc.grammar").joinpath("policy.lark").read_text(encoding="utf-8")
+    with open(os.path.join(os.path.dirname(__file__), "policy.lark"), encoding="utf-8") as file:
+        text = file.read()
     lark = Lark(
         text,
         parser="lalr",
@@ -108,6 +110,7 @@ class _Parse:
         self.begun = tables.begun
         self.parser = tables.lark.parse_interactive()
         self.state = self.parser.parser_state
+        self.rows = self.state.parse_conf.states
         self.silent = copy(self.state.parse_conf)
         self.silent.callbacks = {}
         self.opened: list[Token] = []
@@ -145,8 +148,11 @@ class _Parse:
     # --- feeding
     def feed(self, token: Token, index: int) -> None:
         """Raises UnexpectedToken. `index` is the place of the token, or of the one it stands for."""
-        self.state.feed_token(token)
         kind = token.type
+        if kind in KEYWORDS:
+            kind = self.feed_word(token)
+        else:
+            self.state.feed_token(token)
         if kind == "LBRACE":
             self.opened.append(token)
         elif kind == "RBRACE":
@@ -155,6 +161,19 @@ class _Parse:
             self.mark = _Mark(self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index)
             if kind == "POLICY":
                 self.policy = self.text(index + 1)
+
+    def feed_word(self, token: Token) -> str:
+        """Feeds a word of the language; where it cannot stand as such, as a name or label. The type that was fed."""
+        try:
+            if token.type in self.rows[self.state.state_stack[-1]]:
+                self.state.feed_token(token)
+                return token.type
+        except UnexpectedToken:
+            pass
+        row = self.rows[self.state.state_stack[-1]]
+        kind = "NAME" if token.type in NAMES and "NAME" in row else "LABEL" if "LABEL" in row else token.type
+        self.state.feed_token(Token(kind, token.value, token.span, token.text))
+        return kind
 
     def text(self, index: int) -> str:
         return self.tokens[index].value if index < len(self.tokens) else ""
@@ -237,7 +256,7 @@ class _Parse:
             return Token("EQUALS", "=", token.span, "=")
         if token.type not in ("NAME", "WORD"):
             return None
-        words = [lexer.SPELLING[k] for k in sorted(accepted) if k in HARD or (k in NAMES and k in lexer.SPELLING)]
+        words = [lexer.SPELLING[k] for k in sorted(accepted) if k in KEYWORDS]
         meant = nearest(token.text, words)
         if meant is None:
             return None
@@ -375,8 +394,8 @@ def _help(token: Token, before: str, accepted: set[str]) -> str | None:
         return "names stand without quotes"
     if kind in HARD and "NAME" in accepted:
         return f"`{token.text}` is a word of the language and cannot name things"
-    if kind in ("EXISTS", "NOT") and "STRING" in accepted:
-        return f'quote it to make it a label key: "{token.text}"'
+    if before in ("EXISTS", "NOT") and kind in ("EQ", "NE", "IN"):
+        return f"`{lexer.SPELLING[before]}` as a label key stands in quotes"
     if kind == "SERVICE" and "ON" in accepted:
         return "services stand after `on`"
     if kind in ("NAME", "ADDRESS", "SERVICE") and "COMMA" in accepted and before in NAMES | {"ADDRESS", "SERVICE"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Sequence
@@ -34,6 +35,16 @@ def load(paths: Sequence[str], root: str | None = None) -> LoadResult:
     """Reads and checks policy files and what they include, below `root` (default: the folder of the first file).
 
     Never raises for what is in the files or for files that cannot be read."""
+    collecting = gc.isenabled()
+    gc.disable()  # trees make many objects and no garbage: a quarter of the time
+    try:
+        return _load(paths, root)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(paths: Sequence[str], root: str | None) -> LoadResult:
     found = Findings()
     folder = root if root is not None else os.path.dirname(paths[0]) or "." if paths else "."
     try:

@@ -13,7 +13,6 @@ from policyc.model import (
     Isolation,
     Peer,
     PeerClass,
-    PeerSame,
     Policy,
     Rule,
     Span,
