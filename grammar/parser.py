@@ -108,8 +108,8 @@ class _Parse:
                 self.unread.setdefault(d.span.line, []).append(d.span.column)
         tables = _tables()
         self.begun = tables.begun
-        self.parser = tables.lark.parse_interactive()
-        self.state = self.parser.parser_state
+        self.parser: Any = tables.lark.parse_interactive()
+        self.state: Any = self.parser.parser_state
         self.rows = self.state.parse_conf.states
         self.silent = copy(self.state.parse_conf)
         self.silent.callbacks = {}
