@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from operator import eq, lt
 from typing import NoReturn
 
 from policyc.ir.flat import CidrPeer, FlatGroup, Match, Module, Partition, SamePeer, SelectorPeer
@@ -185,7 +186,11 @@ class _FlatVerifier:
 class _TablesVerifier:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+        self._cells: dict[Cell, int] = {}
+        self._cell_numbers: dict[int, int] = {}  # by identity
+        self._row_cells: list[frozenset[int]] = []
         self._checked: set[tuple[int, Direction, Tier]] = set()
+        self._checked_cells: dict[tuple[Direction, Tier], set[int]] = {}
         self._checked_cidrs: set[tuple[int, Direction, Tier]] = set()
 
     def run(self) -> None:
@@ -205,21 +210,31 @@ class _TablesVerifier:
         _check_selected(tables.selected, len(tables.selectors), {group.subject for group in tables.groups})
 
     def _rows(self) -> None:
-        checked: set[int] = set()  # cells are shared
         for index, row in enumerate(self.tables.rows):
             place = f"row {index}"
             if not row.cells or row.cells[0][0] != 0:
                 _fail(place, "does not begin at key 0")
-            before, cell_before = -1, None
-            for first, cell in row.cells:
-                if not before < first < KEY_END:
-                    _fail(place, f"key {first} is out of order or range")
-                if cell is cell_before or cell == cell_before:
-                    _fail(place, f"key {first} repeats the cell before it")
-                if id(cell) not in checked:
-                    self._cell(place, cell)
-                    checked.add(id(cell))
-                before, cell_before = first, cell
+            firsts = [first for first, _ in row.cells]
+            if firsts[-1] >= KEY_END or not all(map(lt, firsts, firsts[1:])):
+                bad = next(b for a, b in pairwise([*firsts, KEY_END]) if a >= b or b == KEY_END)
+                _fail(place, f"key {bad} is out of order or range")
+            numbers = self._numbered(place, row)
+            if any(map(eq, numbers, numbers[1:])):
+                bad = next(firsts[i + 1] for i, (a, b) in enumerate(pairwise(numbers)) if a == b)
+                _fail(place, f"key {bad} repeats the cell before it")
+            self._row_cells.append(frozenset(numbers))
+
+    def _numbered(self, place: str, row: Row) -> list[int]:
+        """A number for each cell, equal for equal cells. Rows share cells, so that each is looked at once."""
+        identities = [id(cell) for _, cell in row.cells]
+        if not self._cell_numbers.keys() >= set(identities):
+            for _, cell in row.cells:
+                if id(cell) in self._cell_numbers:
+                    continue
+                self._cell(place, cell)
+                number = self._cells.setdefault(cell, len(self._cells))
+                self._cell_numbers[id(cell)] = number
+        return list(map(self._cell_numbers.__getitem__, identities))
 
     def _cell(self, place: str, cell: Cell) -> None:
         for best in (cell.enforced, cell.prospective):
@@ -282,14 +297,18 @@ class _TablesVerifier:
                 continue
             self._checked.add(shared)
             _check_index(place, "row", index, len(self.tables.rows))
-            self._row_of_group(place, group, index, self.tables.rows[index])
+            self._row_of_group(place, group, index)
 
-    def _row_of_group(self, place: str, group: Group, index: int, row: Row) -> None:
+    def _row_of_group(self, place: str, group: Group, index: int) -> None:
+        checked = self._checked_cells.setdefault((group.direction, group.tier), set())
+        if self._row_cells[index] <= checked:
+            return
         rules = self.tables.rules
-        for _, cell in row.cells:
+        for _, cell in self.tables.rows[index].cells:
             best = cell.prospective
             if best is None:
                 continue
             rule = rules[best.rank]
             if rule.direction is not group.direction or rule.tier is not group.tier:
                 _fail(place, f"row {index} has rule {best.rank} of another direction or tier")
+        checked |= self._row_cells[index]

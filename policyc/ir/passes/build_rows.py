@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from policyc.ir.flat import CidrPeer, ClassPeer, FlatGroup, Match, Module, Parti
 from policyc.ir.numbering import Numbering
 from policyc.ir.passes.base import Pass
 from policyc.ir.passes.limits import CellBudget
-from policyc.ir.passes.paint import EMPTY_ROW, FlatRow, Painter, Term
-from policyc.ir.tables import CidrTable, Group, GroupCidrs, Row, Tables
+from policyc.ir.passes.paint import Painter, Term
+from policyc.ir.passes.row_store import EMPTY_ROW, PairRow, RowStore
+from policyc.ir.tables import CidrTable, Group, GroupCidrs, Tables
 from policyc.model import PeerClass
 
 
@@ -21,7 +23,7 @@ def _run(module: Module) -> Tables:
         selectors=module.selectors,
         same_keys=module.same_keys,
         rules=module.rules,
-        rows=builder.finished_rows(),
+        rows=builder.store.finished(builder.rows.indices),
         cidr_tables=tuple(CidrTable(p.v4, p.v6, len(p.members)) for p in module.partitions),
         groups=groups,
         selected=module.selected,
@@ -46,17 +48,11 @@ class _Builder:
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.budget = CellBudget("rules")
-        self.painter = Painter(module.rules, module.services, self.budget)
-        self.rows = Numbering[FlatRow]()
+        self.store = RowStore(module.rules, CellBudget("rules"))
+        self.painter = Painter(module.rules, module.services, self.store)
+        self.rows = Numbering[PairRow]()
         self.rows(EMPTY_ROW)
         self._known: dict[int, _GroupRows] = {}
-
-    def finished_rows(self) -> tuple[Row, ...]:
-        cells = self.painter.cells()
-        return tuple(
-            Row(tuple((row[i], cells[row[i + 1]]) for i in range(0, len(row), 2))) for row in self.rows.indices
-        )
 
     def group(self, group: FlatGroup) -> Group:
         rows = self._known.get(id(group.matches))
@@ -111,25 +107,59 @@ class _Builder:
         world_only: dict[int, list[Term]],
     ) -> GroupCidrs:
         assert group.partition is not None
-        self.budget.take(len(partition.members))
-        known: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {((), ()): 0}
-
-        def row(plain: tuple[int, ...], world: tuple[int, ...]) -> int:
-            found = known.get((plain, world))
-            if found is None:
-                terms = _union([any_class[s] for s in plain] + [world_only[s] for s in world])
-                found = known[plain, world] = self._row(terms)
-            return found
-
+        self.store.budget.take(len(partition.members))
+        merges = _Merges(self.store)
+        plain = {s: merges.number(self.painter.row(terms)) for s, terms in any_class.items()}
+        world = {s: merges.number(self.painter.row(terms)) for s, terms in world_only.items()}
+        # Sets that are in many classes first, so that classes share the rows of their common part.
+        uses = Counter(s for members in partition.members for s in members)
         rows_any, rows_world = [], []
         for members in partition.members:
-            plain = tuple(s for s in members if s in any_class)
-            rows_any.append(row(plain, ()))
-            rows_world.append(row(plain, tuple(s for s in members if s in world_only)))
-        return GroupCidrs(group.partition, tuple(rows_any), tuple(rows_world))
+            ordered = sorted(members, key=lambda s: (-uses[s], s)) if len(members) > 1 else members
+            row = merges.all(merges.EMPTY, [plain[s] for s in ordered if s in plain])
+            rows_any.append(row)
+            rows_world.append(merges.all(row, [world[s] for s in ordered if s in world]))
+        final = merges.finished([*rows_any, *rows_world], self.rows)
+        return GroupCidrs(
+            group.partition, tuple(final[number] for number in rows_any), tuple(final[number] for number in rows_world)
+        )
 
     def _row(self, terms: list[Term]) -> int:
         return self.rows(self.painter.row(terms))
+
+
+class _Merges:
+    """Numbers the rows of a group's sets and of what they were merged to, so that no two rows are merged twice."""
+
+    EMPTY = 0
+
+    def __init__(self, store: RowStore) -> None:
+        self.store = store
+        self._rows = [EMPTY_ROW]
+        self._numbers = {EMPTY_ROW: self.EMPTY}
+        self._merged: dict[tuple[int, int], int] = {}
+
+    def number(self, row: PairRow) -> int:
+        number = self._numbers.setdefault(row, len(self._rows))
+        if number == len(self._rows):
+            self._rows.append(row)
+        return number
+
+    def all(self, row: int, others: Iterable[int]) -> int:
+        """`row` merged with the others."""
+        for other in others:
+            row = self._merge(row, other) if row else other
+        return row
+
+    def _merge(self, a: int, b: int) -> int:
+        merged = self._merged.get((a, b))
+        if merged is None:
+            merged = self._merged[a, b] = self.number(self.store.merge(self._rows[a], self._rows[b]))
+        return merged
+
+    def finished(self, numbers: Iterable[int], rows: Numbering[PairRow]) -> dict[int, int]:
+        """For each number its row's index in `rows`, in order of first use."""
+        return {number: rows(self._rows[number]) for number in dict.fromkeys(numbers)}
 
 
 def _by_peer(matches: Iterable[Match]) -> dict[int, list[Term]]:

@@ -5,72 +5,58 @@ first rule that reaches it. A union-find over slots that are already painted mak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from policyc.ir.flat import ServiceSet
-from policyc.ir.numbering import Numbering
-from policyc.ir.passes.limits import CellBudget
-from policyc.ir.tables import EMPTY, KEY_END, Best, Cell, RankedRule
+from policyc.ir.passes.row_store import EMPTY_ROW, NOBODY, PairRow, RowStore
+from policyc.ir.tables import KEY_END, RankedRule
 
-FlatRow = tuple[int, ...]  # first key, cell number, first key, cell number, …
 Term = tuple[int, int]  # rank, service set
 Painted = tuple[list[int], bytearray]  # the best rank of each slot (NOBODY: none), and its log flag
 Spans = Sequence[tuple[int, int]]  # slots, half open
 
-NOBODY = -1
-NOTHING = (NOBODY, 0, NOBODY, 0)
-EMPTY_ROW: FlatRow = (0, 0)
-
 
 class Painter:
-    """Makes rows as flat tuples of integers; `cells` are what their cell numbers stand for."""
+    """Makes rows in a store."""
 
-    def __init__(self, rules: Sequence[RankedRule], services: Sequence[ServiceSet], budget: CellBudget) -> None:
+    def __init__(self, rules: Sequence[RankedRule], services: Sequence[ServiceSet], store: RowStore) -> None:
         self.services = services
+        self.store = store
+        self.batch = store.batch
         self.audit = [rule.audit for rule in rules]
         self.log = [rule.log for rule in rules]
-        batches = Numbering[tuple[int, int]]()
-        self.batch = [batches((rule.level, rule.action)) for rule in rules]
-        self._cells = Numbering[tuple[int, int, int, int]]()
-        self._cells(NOTHING)
-        self._budget = budget
 
-    def cells(self) -> list[Cell]:
-        return [EMPTY if cell == NOTHING else _cell(*cell) for cell in self._cells.indices]
-
-    def row(self, terms: Sequence[Term]) -> FlatRow:
+    def row(self, terms: Sequence[Term]) -> PairRow:
         """The row of terms in ascending rank."""
         if not terms:
             return EMPTY_ROW
         if len(terms) == 1:
-            return self._single(*terms[0])
+            return self.store.row(self._single(*terms[0]))
         borders = {0}
-        for index in {index for _, index in terms}:
+        used = {index for _, index in terms}
+        for index in used:
             for first, last in self.services[index]:
                 borders.add(first)
                 borders.add(last + 1)
         borders.discard(KEY_END)
         starts = sorted(borders)
-        self._budget.take(len(starts))
         slots = {key: slot for slot, key in enumerate(starts)}
         slots[KEY_END] = len(starts)
         spans: dict[int, Spans] = {
-            index: [(slots[first], slots[last + 1]) for first, last in self.services[index]]
-            for index in {index for _, index in terms}
+            index: [(slots[first], slots[last + 1]) for first, last in self.services[index]] for index in used
         }
-        return self._join(starts, *self._both(len(starts), terms, spans))
+        return self.store.row(self._join(starts, *self._both(len(starts), terms, spans)))
 
-    def _single(self, rank: int, services: int) -> FlatRow:
+    def _single(self, rank: int, services: int) -> Iterator[tuple[int, int]]:
         log = int(self.log[rank])
-        number = self._cells((NOBODY, 0, rank, log) if self.audit[rank] else (rank, log, rank, log))
+        number = self.store.cell((NOBODY, 0, rank, log) if self.audit[rank] else (rank, log, rank, log))
         intervals = self.services[services]
-        row = [] if intervals[0][0] == 0 else [0, 0]
+        if intervals[0][0] != 0:
+            yield 0, 0
         for first, last in intervals:
-            row += (first, number, last + 1, 0)
-        if row[-2] == KEY_END:
-            del row[-2:]
-        self._budget.take(len(row) // 2)
-        return tuple(row)
+            yield first, number
+            if last + 1 != KEY_END:
+                yield last + 1, 0
 
     def _both(self, slots: int, terms: Sequence[Term], spans: dict[int, Spans]) -> tuple[Painted, Painted]:
         prospective = self._paint(slots, ((rank, spans[index]) for rank, index in terms))
@@ -106,15 +92,13 @@ class Painter:
                     slot = _find(unlogged, slot + 1)
         return best, logs
 
-    def _join(self, starts: list[int], enforced: Painted, prospective: Painted) -> FlatRow:
-        row: list[int] = []
-        before = -1
+    def _join(self, starts: list[int], enforced: Painted, prospective: Painted) -> Iterator[tuple[int, int]]:
+        before = NOBODY
         for start, *cell in zip(starts, *enforced, *prospective, strict=True):
-            number = self._cells((cell[0], cell[1], cell[2], cell[3]))
+            number = self.store.cell((cell[0], cell[1], cell[2], cell[3]))
             if number != before:
-                row += (start, number)
+                yield start, number
                 before = number
-        return tuple(row)
 
 
 def _find(links: list[int], slot: int) -> int:
@@ -123,10 +107,3 @@ def _find(links: list[int], slot: int) -> int:
         links[slot] = links[links[slot]]
         slot = links[slot]
     return slot
-
-
-def _cell(enforced: int, enforced_log: int, prospective: int, prospective_log: int) -> Cell:
-    best = None if prospective == NOBODY else Best(prospective, bool(prospective_log))
-    if (enforced, enforced_log) == (prospective, prospective_log):
-        return Cell(best, best)
-    return Cell(None if enforced == NOBODY else Best(enforced, bool(enforced_log)), best)
