@@ -112,19 +112,15 @@ CGROUP = struct.Struct("<II")  # CgroupKind, endpoint index
 IPCACHE4_KEY = struct.Struct("4s")  # network
 IPCACHE6_KEY = struct.Struct("16s")  # network
 IPCACHE = struct.Struct("<I")  # endpoint index; HOST_ENDPOINT for an address of this machine
-ENDPOINT = struct.Struct(
-    "<II"
-)  # identity slot (0: nobody), EndpointFlag bits; one 8-byte aligned word, written at once
-CT4_KEY = struct.Struct(
-    "<4s4s2s2sI"
-)  # local address, remote address, local port, remote port (network), subject<<8 | protocol
+# identity slot (0: nobody), EndpointFlag bits; one 8-byte aligned word, written at once
+ENDPOINT = struct.Struct("<II")
+# local address, remote address, local port, remote port (network), subject<<8 | protocol
+CT4_KEY = struct.Struct("<4s4s2s2sI")
 CT6_KEY = struct.Struct("<16s16s2s2sI")
-CT = struct.Struct(
-    "<IIIBBH"
-)  # generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code
-FRAG_KEY = struct.Struct(
-    "<16s16sIIII"
-)  # source, destination (IPv4: 4 bytes, then zeros), id (network), protocol (0 for IPv6), subject, Direction
+# generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code
+CT = struct.Struct("<IIIBBH")
+# source, destination (IPv4: 4 bytes, then zeros), id (network), protocol (0 for IPv6), subject, Direction
+FRAG_KEY = struct.Struct("<16s16sIIII")
 FRAG = struct.Struct("<IIIBBH")  # generation, rule rank + 1, last seen, verdict, Reason, 0
 DENIAL_KEY = struct.Struct("<16s16s2s2sII")  # local, remote, local port, remote port, subject<<8 | protocol, Direction
 DENIAL = struct.Struct("<QII")  # time of the last event (ns), denied since without an event, 0
