@@ -134,6 +134,9 @@ def ipv4(f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, pac
     f.store(flow.address(ends.source), f.to(reader.raw32(12), I64))
     f.store(flow.address(ends.destination), f.to(reader.raw32(16), I64))
     h.l4.set(f.add(offset, header))
+    with f.if_(f.cmp(">", header, 20)):  # the options must be there
+        with f.if_(f.not_(reader.read(f.sub(h.l4.get(), 1), 1))):
+            f.leave(bad)
     return h
 
 
@@ -176,8 +179,9 @@ def ipv6(
                     h.first.set(1)
             with other:
                 size = f.shl(f.add(f.to(reader.u8(1), I32), 1), 3)
-                h.l4.set(f.add(at, size))
-                with f.if_(f.cmp(">", h.l4.get(), h.end.get())):
+                after = f.add(at, size)
+                h.l4.set(after)
+                with f.if_(f.either(f.cmp(">", after, h.end.get()), f.not_(reader.read(f.sub(after, 1), 1)))):
                     f.leave(bad_chain)
     return h
 

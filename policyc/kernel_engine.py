@@ -11,6 +11,8 @@ from typing import Any, Literal
 from policyc.answers import FlowAnswer, Outcome, StepAnswer
 from policyc.artifact import reader
 from policyc.artifact.layout import (
+    CGROUP,
+    CGROUP_KEY,
     CONFIG,
     ENDPOINT,
     EVENT,
@@ -20,6 +22,7 @@ from policyc.artifact.layout import (
     NO_RULE,
     POINT,
     PROGRAM_PREFIX,
+    CgroupKind,
     EndpointFlag,
     Events,
     Hook,
@@ -120,6 +123,17 @@ class KernelLoad:
         number = self.numbers[endpoint] if endpoint else 0
         self.map("points").update(NUMBER.pack(ifindex), POINT.pack(kind, number))
 
+    def bind_cgroup(self, number: int, endpoint: str, streams_only: bool = False) -> None:
+        """`number` is the cgroup's id; its level must be among `configure`'s `cgroup_levels`."""
+        kind = CgroupKind.STREAMS_ONLY if streams_only else CgroupKind.JUDGE
+        self.map("cgroups").update(CGROUP_KEY.pack(number), CGROUP.pack(kind, self.numbers[endpoint]))
+
+    def relabel(self, endpoints: Iterable[Endpoint]) -> None:
+        """The same endpoints with other labels."""
+        builder = IdentityBuilder(self.artifact.manifest, bytes(32))
+        for endpoint in endpoints:
+            self.map("identities").update(NUMBER.pack(self.numbers[endpoint.name]), builder.record(endpoint.labels))
+
     def forget(self) -> None:
         """Empties the tables of connections, fragments and denials."""
         for name in ("ct4", "ct6", "frags", "denials"):
@@ -158,6 +172,11 @@ class KernelEngine:
         self._load.attach_point(LOOPBACK, PointKind.UPLINK)
         by_ref = {rule.ref: rule for rule in policy.rules}
         self._rules = [by_ref[r.ref] for r in artifact.manifest.rules]
+
+    def __del__(self) -> None:
+        load = getattr(self, "_load", None)
+        if load is not None:
+            load.close()
 
     def judge(self, flow: Flow) -> FlowAnswer:
         data = frame(flow)
