@@ -31,7 +31,7 @@ def folder(name: str) -> Path:
 def ensure_mounted() -> None:
     """Has a bpf file system under `root()`: mounts one if nobody has, and makes the folder."""
     target = root()
-    if _is_bpffs(_existing(target)):
+    if is_mounted():
         _make(target)
         return
     mount_point = Path(MOUNT_POINT) if target.is_relative_to(MOUNT_POINT) else target
@@ -43,6 +43,11 @@ def ensure_mounted() -> None:
     if libc.mount(b"bpf", os.fsencode(mount_point), b"bpf", 0, b"mode=0700") != 0:
         raise _not_mounted(ctypes.get_errno(), mount_point)
     _make(target)
+
+
+def is_mounted() -> bool:
+    """Whether `root()` lies, or would lie, on a bpf file system."""
+    return _is_bpffs(_existing(root()))
 
 
 def pin(fd: int, path: Path) -> None:

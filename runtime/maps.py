@@ -76,6 +76,10 @@ class Map:
                     self.update(key, value)
                 return
 
+    def has_batches(self) -> bool:
+        """Whether the kernel takes batches for this map; writes one entry of zeros."""
+        return self._update_batch([(bytes(self.key_size), bytes(self.value_size))])
+
     def _update_batch(self, chunk: Sequence[tuple[bytes, bytes]]) -> bool:
         keys = b"".join(key for key, _ in chunk)
         values = b"".join(value for _, value in chunk)

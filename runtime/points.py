@@ -30,10 +30,10 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """Raises `OperationError` where `text` has none of `SPEC_FORMS`."""
     kind, colon, rest = text.partition(":")
-    target, equals, endpoint = rest.rpartition("=") if kind != "uplink" else (rest, "", "")
+    target, _, endpoint = rest.rpartition("=") if kind != "uplink" else (rest, "", "")
     xdp = kind != "cgroup" and target.endswith("+xdp")
     target = target.removesuffix("+xdp") if xdp else target
-    complete = bool(endpoint) if kind in ("workload", "cgroup") else kind == "uplink" and not equals
+    complete = bool(endpoint) if kind in ("workload", "cgroup") else kind == "uplink" and "=" not in rest
     if not (colon and target and complete):
         raise OperationError(f"{text!r} is no attach point", f"write {SPEC_FORMS}")
     return Spec(kind, target, xdp, endpoint or None)

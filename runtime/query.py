@@ -30,8 +30,12 @@ from policyc.runtime.ringbuf import RingBuffer
 from policyc.runtime.state import Header, Registered, Store, fold
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-CLASS_WORDS = {PeerClassCode.WORLD: "world", PeerClassCode.HOST: "host", PeerClassCode.ENDPOINT: "endpoint"}
-SUBJECT_CLASS = {0: PeerClassCode.NONE, HOST_ENDPOINT: PeerClassCode.HOST}  # by endpoint index
+CLASS_WORDS: dict[int, str] = {
+    PeerClassCode.WORLD: "world",
+    PeerClassCode.HOST: "host",
+    PeerClassCode.ENDPOINT: "endpoint",
+}
+SUBJECT_CLASS: dict[int, int] = {0: PeerClassCode.NONE, HOST_ENDPOINT: PeerClassCode.HOST}  # by endpoint index
 NOT_JUDGED = 255  # `audit_verdict` and `audit_reason` of an event whose prospective verdict is no other
 
 
