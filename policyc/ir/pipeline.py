@@ -19,7 +19,7 @@ from policyc.ir.passes.merge_classes import MERGE_CLASSES
 from policyc.ir.passes.merge_services import MERGE_SERVICES
 from policyc.ir.passes.partition_cidrs import PARTITION_CIDRS
 from policyc.ir.tables import Tables
-from policyc.ir.verify import verify
+from policyc.ir.verify import Verifier
 from policyc.model import PolicySet
 
 LOWER = Pass("lower", PolicySet, Module, lower)
@@ -44,11 +44,12 @@ Observer = Callable[[str, Module | Tables, float], None]
 def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
     """The tables of a checked policy. Raises OperationError where it is beyond a limit of the compiler."""
     module: Any = policy
+    verifier = Verifier()
     for step in PASSES:
         begun = time.perf_counter()
         module = step.run(module)
         seconds = time.perf_counter() - begun
-        verify(module)
+        verifier.verify(module)
         if observer is not None:
             observer(step.name, module, seconds)
     assert isinstance(module, Tables)

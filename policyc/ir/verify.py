@@ -31,10 +31,33 @@ class VerifyError(Exception):
 
 def verify(module: Module | Tables) -> None:
     """Raises VerifyError unless `module` keeps the conventions of its level."""
-    if isinstance(module, Tables):
-        _TablesVerifier(module).run()
-    else:
-        _FlatVerifier(module).run()
+    Verifier().verify(module)
+
+
+class Verifier:
+    """Verifies the modules of one pipeline. What a pass handed on as the same objects is not looked at again: modules are
+    immutable."""
+
+    def __init__(self) -> None:
+        self._known: dict[
+            tuple[str, tuple[int, ...]], tuple[object, ...]
+        ] = {}  # the objects stay alive, and their ids theirs
+        self.row_cells: list[frozenset[int]] = []  # of the rows seen last: numbers of their distinct cells
+
+    def verify(self, module: Module | Tables) -> None:
+        """Raises VerifyError unless `module` keeps the conventions of its level."""
+        if isinstance(module, Tables):
+            _TablesVerifier(module, self).run()
+        else:
+            _FlatVerifier(module, self).run()
+
+    def is_new(self, what: str, *parts: object) -> bool:
+        """Whether `what` was not yet asked of these objects."""
+        key = (what, tuple(map(id, parts)))
+        if key in self._known:
+            return False
+        self._known[key] = parts
+        return True
 
 
 def _fail(place: str, message: str) -> NoReturn:
@@ -56,7 +79,9 @@ def _check_ascending(place: str, values: Iterable[object]) -> None:
         _fail(place, "is not strictly ascending")
 
 
-def _check_rules(rules: Sequence[RankedRule], has_audit: bool) -> None:
+def _check_rules(rules: Sequence[RankedRule], has_audit: bool, verifier: Verifier) -> None:
+    if not verifier.is_new("rules", rules, has_audit):
+        return
     for rank, (before, rule) in enumerate(pairwise(rules), start=1):
         order_before = (before.tier, before.priority, before.action)
         order = (rule.tier, rule.priority, rule.action)
@@ -111,29 +136,35 @@ def _check_starts(place: str, starts: Sequence[tuple[int, int]], classes: int, e
 
 
 class _FlatVerifier:
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, verifier: Verifier) -> None:
         self.module = module
+        self.verifier = verifier
         self._seen: set[tuple[int, Direction, Tier]] = set()
 
     def run(self) -> None:
         module = self.module
         _check_distinct("selectors", module.selectors)
         _check_distinct("same keys", module.same_keys)
-        _check_distinct("services", module.services)
-        _check_distinct("peers", module.peers)
-        _check_rules(module.rules, module.has_audit)
-        for index, intervals in enumerate(module.services):
-            if not intervals or any(not 0 <= first <= last < KEY_END for first, last in intervals):
-                _fail(f"services {index}", "has no interval or one out of range")
-        self._peers()
+        if self.verifier.is_new("services", module.services):
+            self._services()
+        if self.verifier.is_new("peers", module.peers, module.selectors, module.same_keys, module.address_sets):
+            self._peers()
+        _check_rules(module.rules, module.has_audit, self.verifier)
         for index, partition in enumerate(module.partitions):
             self._partition(f"partition {index}", partition)
         for index, group in enumerate(module.groups):
             self._group(f"group {index}", group)
         _check_selected(module.selected, len(module.selectors), {group.subject for group in module.groups})
 
+    def _services(self) -> None:
+        _check_distinct("services", self.module.services)
+        for index, intervals in enumerate(self.module.services):
+            if not intervals or any(not 0 <= first <= last < KEY_END for first, last in intervals):
+                _fail(f"services {index}", "has no interval or one out of range")
+
     def _peers(self) -> None:
         module = self.module
+        _check_distinct("peers", module.peers)
         for index, peer in enumerate(module.peers):
             place = f"peer {index}"
             if isinstance(peer, SelectorPeer):
@@ -184,11 +215,11 @@ class _FlatVerifier:
 
 
 class _TablesVerifier:
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, verifier: Verifier) -> None:
         self.tables = tables
+        self.verifier = verifier
         self._cells: dict[Cell, int] = {}
         self._cell_numbers: dict[int, int] = {}  # by identity
-        self._row_cells: list[frozenset[int]] = []
         self._checked: set[tuple[int, Direction, Tier]] = set()
         self._checked_cells: dict[tuple[Direction, Tier], set[int]] = {}
         self._checked_cidrs: set[tuple[int, Direction, Tier]] = set()
@@ -197,10 +228,11 @@ class _TablesVerifier:
         tables = self.tables
         _check_distinct("selectors", tables.selectors)
         _check_distinct("same keys", tables.same_keys)
-        _check_rules(tables.rules, tables.has_audit)
+        _check_rules(tables.rules, tables.has_audit, self.verifier)
         if not tables.rows or tables.rows[0].cells != ((0, EMPTY),):
             _fail("row 0", "is not the empty row")
-        self._rows()
+        if self.verifier.is_new("rows", tables.rows, tables.rules, tables.has_audit):
+            self.verifier.row_cells = [self._row(f"row {index}", row) for index, row in enumerate(tables.rows)]
         for index, table in enumerate(tables.cidr_tables):
             self._cidr_table(f"cidr table {index}", table)
         for index, group in enumerate(tables.groups):
@@ -209,20 +241,19 @@ class _TablesVerifier:
         _check_distinct("groups", keys)
         _check_selected(tables.selected, len(tables.selectors), {group.subject for group in tables.groups})
 
-    def _rows(self) -> None:
-        for index, row in enumerate(self.tables.rows):
-            place = f"row {index}"
-            if not row.cells or row.cells[0][0] != 0:
-                _fail(place, "does not begin at key 0")
-            firsts = [first for first, _ in row.cells]
-            if firsts[-1] >= KEY_END or not all(map(lt, firsts, firsts[1:])):
-                bad = next(b for a, b in pairwise([*firsts, KEY_END]) if a >= b or b == KEY_END)
-                _fail(place, f"key {bad} is out of order or range")
-            numbers = self._numbered(place, row)
-            if any(map(eq, numbers, numbers[1:])):
-                bad = next(firsts[i + 1] for i, (a, b) in enumerate(pairwise(numbers)) if a == b)
-                _fail(place, f"key {bad} repeats the cell before it")
-            self._row_cells.append(frozenset(numbers))
+    def _row(self, place: str, row: Row) -> frozenset[int]:
+        """Numbers of the row's distinct cells."""
+        if not row.cells or row.cells[0][0] != 0:
+            _fail(place, "does not begin at key 0")
+        firsts = [first for first, _ in row.cells]
+        if firsts[-1] >= KEY_END or not all(map(lt, firsts, firsts[1:])):
+            bad = next(b for a, b in pairwise([*firsts, KEY_END]) if a >= b)
+            _fail(place, f"key {bad} is out of order or range")
+        numbers = self._numbered(place, row)
+        if any(map(eq, numbers, numbers[1:])):
+            bad = next(firsts[i + 1] for i, (a, b) in enumerate(pairwise(numbers)) if a == b)
+            _fail(place, f"key {bad} repeats the cell before it")
+        return frozenset(numbers)
 
     def _numbered(self, place: str, row: Row) -> list[int]:
         """A number for each cell, equal for equal cells. Rows share cells, so that each is looked at once."""
@@ -301,7 +332,7 @@ class _TablesVerifier:
 
     def _row_of_group(self, place: str, group: Group, index: int) -> None:
         checked = self._checked_cells.setdefault((group.direction, group.tier), set())
-        if self._row_cells[index] <= checked:
+        if self.verifier.row_cells[index] <= checked:
             return
         rules = self.tables.rules
         for _, cell in self.tables.rows[index].cells:
@@ -311,4 +342,4 @@ class _TablesVerifier:
             rule = rules[best.rank]
             if rule.direction is not group.direction or rule.tier is not group.tier:
                 _fail(place, f"row {index} has rule {best.rank} of another direction or tier")
-        checked |= self._row_cells[index]
+        checked |= self.verifier.row_cells[index]
