@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import policyc
 from policyc.diagnostics import OperationError
 
 CPU = "v3"
@@ -30,7 +31,7 @@ class Built:
 def run(module: str, sources: dict[str, str]) -> Built:
     """Compiles LLVM IR. The sources are laid out in a temporary folder, so that no other file's text can get into the object
     and its bytes do not depend on where it is compiled. Raises OperationError with what the backend said before it ended."""
-    import_root = str(Path(__file__).resolve().parents[1])
+    import_root = str(Path(policyc.__file__).resolve().parents[1])
     path = [import_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="policyc-") as folder:
         for name, text in sources.items():

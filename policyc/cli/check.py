@@ -23,7 +23,7 @@ def command(paths: tuple[str, ...], root: str | None, format_: str) -> int:
     if format_ == "json":
         from policyc.render import render_json
 
-        click.echo(render_json(result.diagnostics))
+        click.echo(render_json(result.diagnostics), nl=False)
     else:
         diagnostics(result.diagnostics, result.sources, sys.stdout)
     if result.policy is None:

@@ -14,6 +14,7 @@ import click
 from policyc.artifact.elf import MAGIC
 from policyc.cli.engines import compiled, engine_factory, engine_option
 from policyc.cli.output import diagnostics, plain
+from policyc.cli.progress import Progress
 from policyc.diagnostics import OperationError
 from policyc.driver import InvalidSource, check_files
 from policyc.endpoints import EndpointsFile, load
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from policyc.artifact.reader import Artifact
     from policyc.model import PolicySet
 
+PROGRESS_EVERY = 100  # lines
 LINE_LIMIT = 1 << 20  # bytes read of a line; the rest of a longer one is a bad line of its own
 
 
@@ -51,10 +53,12 @@ def command(paths: tuple[str, ...], root: str | None, endpoints_path: str | None
     known = _endpoints(endpoints_path)
     make = engine_factory(engine, artifact)
     bad = False
-    with _opened(flows_path) as lines:
+    with _opened(flows_path) as lines, Progress() as progress:
         judge = make(policy, known.endpoints, known.host)
-        for answer in evaluate(_lines(lines), judge):
+        for number, answer in enumerate(evaluate(_lines(lines), judge)):
             bad = bad or "error" in answer
+            if number % PROGRESS_EVERY == 0 and not sys.stdout.isatty():
+                progress.step(f"{number} flows judged")
             sys.stdout.write(json.dumps(answer) + "\n")
             if flows_path == "-":
                 sys.stdout.flush()

@@ -55,13 +55,11 @@ def _one(path: str, check: bool, diff: bool) -> bool:
 
 def _formatted(text: str, name: str) -> str:
     from policyc.grammar.format import format_file
-    from policyc.grammar.parser import parse
 
-    _, found = parse(text, name)
-    errors = [d for d in found if d.severity == "error" and d.code.startswith("P0")]
-    if errors:
-        raise InvalidSource(errors, {name: text})
-    return format_file(text)
+    try:
+        return format_file(text, name)
+    except PolicyError as error:
+        raise InvalidSource(error.diagnostics, {name: text}) from None
 
 
 def _read(path: str) -> str:

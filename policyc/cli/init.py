@@ -14,7 +14,7 @@ POLICY = """\
 language 1
 
 identity web { app == web }
-identity db  { app == db }
+identity db { app == db }
 
 policy web for web {
   ingress {
@@ -25,14 +25,14 @@ policy web for web {
 
 policy db for db {
   ingress { allow from web on tcp/5432 }
-  egress  {}
+  egress {}
 }
 
 test "only the web server reaches the database" {
   allow 203.0.113.7, 2001:db8::7 -> web tcp/443
   allow web -> db tcp/5432
-  deny  203.0.113.7 -> db tcp/5432
-  deny  db -> 203.0.113.7 tcp/443
+  deny 203.0.113.7 -> db tcp/5432
+  deny db -> 203.0.113.7 tcp/443
 }
 """
 ENDPOINTS = """\

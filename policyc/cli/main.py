@@ -142,12 +142,11 @@ def _exit_code(result: Any) -> int:
 
 
 def _report_policy(error: PolicyError, session: Session) -> None:
-    from policyc.render import render_text
+    from policyc.render import render
 
     sources = getattr(error, "sources", {})
-    click.echo(
-        render_text(error.diagnostics, sources, color=session.colors(sys.stderr)).rstrip("\n"), err=True, color=True
-    )
+    text = render(error.diagnostics, sources, color=session.colors(sys.stderr))
+    click.echo(text.rstrip("\n"), err=True, color=True)
 
 
 def _report_operation(error: OperationError, session: Session) -> None:

@@ -32,9 +32,9 @@ def plain(text: str) -> str:
 
 def diagnostics(found: Sequence[Diagnostic], sources: Mapping[str, str], stream: IO[str] | None = None) -> None:
     """Writes findings as text, to standard error where no stream is given."""
-    from policyc.render import render_text
+    from policyc.render import render
 
     stream = stream or sys.stderr
     if found:
-        stream.write(render_text(found, sources, color=current().colors(stream)).rstrip("\n") + "\n")
+        stream.write(render(found, sources, color=current().colors(stream)).rstrip("\n") + "\n")
         stream.flush()
