@@ -44,6 +44,7 @@ from policyc.runtime.state import Registered, Snapshot, Store, names, unknown
 
 FIRST_ENDPOINT = HOST_ENDPOINT + 1
 NOBODY_SLOT, HOST_SLOT, FIRST_SLOT = 0, 1, 2
+LONG_HISTORY = 1000  # lines of a state file beyond which it is rewritten
 NUMBER = struct.Struct("<I")
 
 
@@ -88,6 +89,8 @@ class Registry:
         self.plan = plan_from_state(self.header.specs, self.endpoints.values())
         if snapshot.pending:
             self._finish(snapshot.pending)
+        elif snapshot.torn or len(snapshot.operations) > 2 * len(self.endpoints) + LONG_HISTORY:
+            self.compact()
 
     def close(self) -> None:
         for table in (

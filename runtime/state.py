@@ -89,11 +89,13 @@ class Registered:
 
 @dataclass
 class Snapshot:
-    """A state file as read. `pending` is the operation that was begun and not finished, None if all were."""
+    """A state file as read. `pending` is the operation that was begun and not finished, None if all were; `torn`: the last
+    line was cut short by a kill."""
 
     header: Header
     operations: list[dict[str, Any]]
     pending: dict[str, Any] | None
+    torn: bool
 
 
 def root() -> Path:
@@ -297,7 +299,7 @@ def _parse(lines: list[bytes]) -> Snapshot:
                 break  # cut short by a kill: it was not yet begun
     if begun:
         pending = begun[-1]
-    return Snapshot(Header(**head), operations, pending)
+    return Snapshot(Header(**head), operations, pending, bool(lines[-1]))
 
 
 def _unusable(path: Path, failure: OSError) -> OperationError:
