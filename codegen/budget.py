@@ -28,7 +28,8 @@ class _Function:
 def _functions(assembly: str) -> dict[str, _Function]:
     functions: dict[str, _Function] = {}
     current: _Function | None = None
-    maps = set(re.findall(r"\.type\s+(\w+),@object", assembly))
+    _, _, after = assembly.partition("\t.section\t.maps")
+    maps = set(re.findall(r"^(\w+):", after.partition("\t.section")[0], re.MULTILINE))
     starts = set(re.findall(r"\.type\s+(\w+),@function", assembly))
     for raw in assembly.splitlines():
         line = raw.split("#")[0].strip()

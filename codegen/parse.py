@@ -109,6 +109,11 @@ def ethernet(f: Function, reader: Reader, tags_before: Value, bad: ir.Block) -> 
     return ethertype, offset
 
 
+def _is_big(f: Function, flow: Flow, stated: Value) -> Value:
+    """A packet of segments longer than 64 KiB on its way through this machine says 0 (BIG TCP); then the buffer's length holds."""
+    return f.both(f.eq(stated, 0), f.cmp(">", flow.get("length"), 0xFFFF))
+
+
 def ipv4(f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, packet_end: Value | None, bad: ir.Block) -> Head:
     """`packet_end`: None where the total length binds (a whole packet), else the end that binds (a quoted one)."""
     h = _head(f)
@@ -120,9 +125,9 @@ def ipv4(f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, pac
         f.leave(bad)
     if packet_end is None:
         total = f.to(reader.u16(2), I32)
-        with f.if_(f.cmp("<", total, header)):
+        h.end.set(f.select(_is_big(f, flow, total), flow.get("length"), f.add(offset, total)))
+        with f.if_(f.cmp("<", h.end.get(), f.add(offset, header))):
             f.leave(bad)
-        h.end.set(f.add(offset, total))
     else:
         h.end.set(packet_end)
     position = reader.u16(6)
@@ -150,7 +155,8 @@ def ipv6(
     with f.if_(f.ne(f.shr(reader.u8(0), 4), 6)):
         f.leave(bad)
     if packet_end is None:
-        h.end.set(f.add(f.add(offset, 40), f.to(reader.u16(4), I32)))
+        payload = f.to(reader.u16(4), I32)
+        h.end.set(f.select(_is_big(f, flow, payload), flow.get("length"), f.add(f.add(offset, 40), payload)))
     else:
         h.end.set(packet_end)
     h.protocol.set(reader.u8(6))
