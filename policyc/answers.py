@@ -23,11 +23,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StepAnswer:
-    """What an engine says about one direction. `audit` stands where the prospective verdict differs."""
+    """What an engine says about one direction. `audit` stands where the prospective verdict differs.
+
+    `isolation`: tier and policies of a denial by default, if the engine knows them; else the document asks the reference."""
 
     direction: Direction
     outcome: Outcome
     audit: Outcome | None = None
+    isolation: tuple[Tier | None, tuple[str, ...]] | None = None
 
 
 FlowAnswer = tuple[StepAnswer, ...]  # egress, then ingress; one where the flow names a direction
@@ -90,7 +93,7 @@ def _step(world: World, flow: Flow, step: StepAnswer) -> dict[str, Any]:
     tier = None if rule is None else rule.tier
     isolated_by: tuple[str, ...] = ()
     if subject is not None and step.outcome.reason == "default" and step.outcome.verdict == "deny":
-        tier, isolated_by = _isolation(world, flow, subject, step.direction, peer)
+        tier, isolated_by = step.isolation or _isolation(world, flow, subject, step.direction, peer)
     return {
         "direction": step.direction.word,
         "subject": None if subject is None else subject_name(subject),

@@ -38,7 +38,9 @@ class ReferenceEngine:
 def _step_answer(step: Step) -> StepAnswer:
     prospective = step.judgement.prospective
     audit = None if prospective is None else _outcome(prospective)
-    return StepAnswer(step.direction, _outcome(step.judgement), audit)
+    isolated_by = step.judgement.isolated_by
+    isolation = (step.judgement.tier, isolated_by) if isolated_by else None
+    return StepAnswer(step.direction, _outcome(step.judgement), audit, isolation)
 
 
 def _outcome(judgement: Judgement) -> Outcome:
