@@ -42,7 +42,7 @@ def _functions(assembly: str) -> dict[str, _Function]:
                 current = None
             continue
         current.instructions += 1
-        current.jumps += line.startswith("if ") or line.startswith("goto ")
+        current.jumps += line.startswith(("if ", "goto "))
         if call := _CALL.match(line):
             current.calls.add(call[1])
         for a, b in _STACK.findall(line):

@@ -183,7 +183,9 @@ class DebugInfo:
         var.set_metadata("dbg", node)
         self._globals.append(node)
 
-    def subprogram(self, name: str, line: int, file: str, args: Sequence[tuple[str, Any]], result: Any, local: bool) -> Any:
+    def subprogram(
+        self, name: str, line: int, file: str, args: Sequence[tuple[str, Any]], result: Any, local: bool
+    ) -> Any:
         """A function's prototype. Its arguments must be `retainedNodes`, or the kernel refuses the BTF."""
         types = self.module.add_metadata([result, *(t for _, t in args)])
         type_ = self.module.add_debug_info("DISubroutineType", {"types": types})
@@ -218,7 +220,9 @@ class DebugInfo:
 
     def block_in(self, scope: Any, file: str, line: int) -> Any:
         """A lexical block, through which instructions of one function can have lines of another file."""
-        return self.module.add_debug_info("DILexicalBlockFile", {"scope": scope, "file": self.file(file), "discriminator": 0})
+        return self.module.add_debug_info(
+            "DILexicalBlockFile", {"scope": scope, "file": self.file(file), "discriminator": 0}
+        )
 
     def finish(self) -> None:
         """Lists the globals in the compile unit; to be called once, when all are made."""

@@ -16,7 +16,14 @@ from llvmlite import ir
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.model import Span
 
-I1, I8, I16, I32, I64, PTR = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.PointerType()
+I1, I8, I16, I32, I64, PTR = (
+    ir.IntType(1),
+    ir.IntType(8),
+    ir.IntType(16),
+    ir.IntType(32),
+    ir.IntType(64),
+    ir.PointerType(),
+)
 Value = Any  # llvmlite's values are untyped
 
 

@@ -16,13 +16,14 @@ from llvmlite import ir
 from policyc.artifact.layout import NO_RULE, IdentityFlag, IdentityLayout, PeerClassCode, Reason
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
-from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.ir.tables import Best, Group, KeyKind, Row, Tables
 from policyc.model import Action, Direction, Span, Tier
 
 NONE = (1 << 64) - 1
 ISOLATES, ISOLATES_PROSPECTIVE, ISOLATION_LOG, ISOLATION_LOG_PROSPECTIVE = 1, 2, 4, 8
+Fold = Callable[[Value], None]  # takes a row into the flow's best cells
 _GROUP_WORDS = 16
 _ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT, _ISOLATION, _CIDR, _ANY, _WORLD, _SEL, _SEL_LEN, _SAME = range(10)
 
@@ -58,7 +59,9 @@ class Matching:
     verdict: ir.Function
 
 
-def build(module: ir.Module, debug: DebugInfo, maps: Maps, tables: Tables, layout: IdentityLayout, span: Span) -> Matching:
+def build(
+    module: ir.Module, debug: DebugInfo, maps: Maps, tables: Tables, layout: IdentityLayout, span: Span
+) -> Matching:
     return _Builder(module, debug, maps, tables, layout, span).build()
 
 
@@ -117,7 +120,9 @@ class _Builder:
         row, key = f.args
         if self.tables.inline_rows:
             firsts = bounds[::2]
-            self._tree(f, row, list(range(len(firsts))), lambda r: self._row_tree(f, key, self.tables.rows[r], firsts[r]))
+            self._tree(
+                f, row, list(range(len(firsts))), lambda r: self._row_tree(f, key, self.tables.rows[r], firsts[r])
+            )
             return f.close()
         key_data, bound_data = self._data("row_keys", 4, keys), self._data("rows", 4, bounds)
         at = f.shl(row, 1)
@@ -137,7 +142,9 @@ class _Builder:
 
         self._tree(f, key, [start for start, _ in row.cells], leaf)
 
-    def _tree(self, f: Function, value: Value, starts: Sequence[int], leaf: Callable[[int], None], base: int = 0) -> None:
+    def _tree(
+        self, f: Function, value: Value, starts: Sequence[int], leaf: Callable[[int], None], base: int = 0
+    ) -> None:
         """A balanced decision tree: runs `leaf(i)` for the last i whose start is not above `value`; leaves return."""
         if len(starts) == 1:
             leaf(base)
@@ -156,7 +163,9 @@ class _Builder:
         difference = f.sub(f.to(value, I64), f.to(key, I64))
         return f.sar(f.sub(difference, 1), 63)
 
-    def _search(self, f: Function, low, length, lengths: Sequence[int], not_above) -> None:  # type: ignore[no-untyped-def]
+    def _search(
+        self, f: Function, low: Var, length: Var, lengths: Sequence[int], not_above: Callable[[Value], Value]
+    ) -> None:
         """Narrows `low` to the last of `length` sorted elements that `not_above` holds for; the first always does."""
         steps = self._search_steps(lengths)
         if not steps:
@@ -234,7 +243,15 @@ class _Builder:
 
         for g in self.tables.groups:
             cidr = (g.cidrs.table + 1, row_map(g.cidrs.rows_any), row_map(g.cidrs.rows_world)) if g.cidrs else (0, 0, 0)
-            entry = [g.row_world, g.row_host, g.row_endpoint, self._isolation(g), *cidr, len(selectors), len(g.selectors)]
+            entry = [
+                g.row_world,
+                g.row_host,
+                g.row_endpoint,
+                self._isolation(g),
+                *cidr,
+                len(selectors),
+                len(g.selectors),
+            ]
             entry.append(len(same_rows))
             selectors += g.selectors
             rows = dict(g.same)
@@ -282,7 +299,11 @@ class _Builder:
 
         class_ = flow.get("peer_class")
         is_world = f.eq(class_, int(PeerClassCode.WORLD))
-        word = f.select(is_world, I32(_ROW_WORLD), f.select(f.eq(class_, int(PeerClassCode.HOST)), I32(_ROW_HOST), I32(_ROW_ENDPOINT)))
+        word = f.select(
+            is_world,
+            I32(_ROW_WORLD),
+            f.select(f.eq(class_, int(PeerClassCode.HOST)), I32(_ROW_HOST), I32(_ROW_ENDPOINT)),
+        )
         fold(self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), word)))
         if self.cidr4 is not None and self.cidr6 is not None:
             self._fold_cidrs(f, flow, group, is_world, fold)
@@ -304,7 +325,7 @@ class _Builder:
         log = f.and_(f.and_(f.or_(value, old), 1), f.b.zext(same, I64))
         flow.set(name, f.or_(smaller, log))
 
-    def _fold_cidrs(self, f: Function, flow: Flow, group: Value, is_world: Value, fold) -> None:  # type: ignore[no-untyped-def]
+    def _fold_cidrs(self, f: Function, flow: Flow, group: Value, is_world: Value, fold: Fold) -> None:
         table = self._word(f, group, _CIDR)
         with f.if_(f.ne(table, 0)):
             class_ = f.var(0, I32)
@@ -318,7 +339,7 @@ class _Builder:
             base = self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), f.select(is_world, I32(_WORLD), I32(_ANY))))
             fold(self.row_maps(f, f.add(base, class_.get())))
 
-    def _fold_selectors(self, f: Function, flow: Flow, group: Value, fold) -> None:  # type: ignore[no-untyped-def]
+    def _fold_selectors(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
         """For each selector of the peer: its row in the group, by binary search."""
         length = self._word(f, group, _SEL_LEN)
         first = self._word(f, group, _SEL)
@@ -336,7 +357,7 @@ class _Builder:
                 with f.if_(f.eq(self.selector_ids(f, low.get()), wanted)):
                     fold(self.selector_rows(f, low.get()))
 
-    def _fold_same(self, f: Function, flow: Flow, group: Value, fold) -> None:  # type: ignore[no-untyped-def]
+    def _fold_same(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
         """A `same` row counts if the two identity records have equal, non-zero values for each of its keys."""
         first = self._word(f, group, _SAME)
         done = f.b.append_basic_block("same_done")
@@ -393,7 +414,17 @@ class _Builder:
         if not prefix:
             flow.set("log", log)
 
-    def _tier(self, f: Function, flow: Flow, record: Value, direction: Value, key: Value, portless: Value, tier: Tier, decided) -> None:  # type: ignore[no-untyped-def]
+    def _tier(
+        self,
+        f: Function,
+        flow: Flow,
+        record: Value,
+        direction: Value,
+        key: Value,
+        portless: Value,
+        tier: Tier,
+        decided: list[Var],
+    ) -> None:
         after = f.b.append_basic_block(f"after_{tier.word}")
         open_ = f.eq(decided[0].get(), 0) if len(decided) == 1 else f.either(*(f.eq(d.get(), 0) for d in decided))
         with f.if_(f.not_(open_)):
@@ -416,7 +447,9 @@ class _Builder:
         f.leave(after)
         f.b.position_at_end(after)
 
-    def _decide(self, f: Function, flow: Flow, prefix: str, i: int, isolation, portless: Value, decided) -> None:  # type: ignore[no-untyped-def]
+    def _decide(
+        self, f: Function, flow: Flow, prefix: str, i: int, isolation: Var, portless: Value, decided: Var
+    ) -> None:
         end = f.b.append_basic_block("tier_decided")
         with f.if_(f.ne(decided.get(), 0)):
             f.leave(end)

@@ -114,7 +114,9 @@ def _is_big(f: Function, flow: Flow, stated: Value) -> Value:
     return f.both(f.eq(stated, 0), f.cmp(">", flow.get("length"), 0xFFFF))
 
 
-def ipv4(f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, packet_end: Value | None, bad: ir.Block) -> Head:
+def ipv4(
+    f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, packet_end: Value | None, bad: ir.Block
+) -> Head:
     """`packet_end`: None where the total length binds (a whole packet), else the end that binds (a quoted one)."""
     h = _head(f)
     with f.if_(f.not_(reader.read(offset, 20))):
@@ -139,14 +141,20 @@ def ipv4(f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, pac
     f.store(flow.address(ends.source), f.to(reader.raw32(12), I64))
     f.store(flow.address(ends.destination), f.to(reader.raw32(16), I64))
     h.l4.set(f.add(offset, header))
-    with f.if_(f.cmp(">", header, 20)):  # the options must be there
-        with f.if_(f.not_(reader.read(f.sub(h.l4.get(), 1), 1))):
-            f.leave(bad)
+    with f.if_(f.cmp(">", header, 20)), f.if_(f.not_(reader.read(f.sub(h.l4.get(), 1), 1))):
+        f.leave(bad)  # the options are not all there
     return h
 
 
 def ipv6(
-    f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, packet_end: Value | None, bad: ir.Block, bad_chain: ir.Block
+    f: Function,
+    reader: Reader,
+    flow: Flow,
+    ends: Ends,
+    offset: Value,
+    packet_end: Value | None,
+    bad: ir.Block,
+    bad_chain: ir.Block,
 ) -> Head:
     """Leaves to `bad` where the fixed header is not there, to `bad_chain` where the extension headers are not."""
     h = _head(f)

@@ -131,13 +131,17 @@ class Parts:
     report: ir.Function
 
 
-def build_program(module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span) -> None:
+def build_program(
+    module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span
+) -> None:
     """policyc_HOOK: judges by `config` alone."""
     _ProgramBuilder(module, debug, maps, parts, traits, span).build()
 
 
 class _ProgramBuilder:
-    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span) -> None:
+    def __init__(
+        self, module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span
+    ) -> None:
         self.maps, self.traits = maps, traits
         self.parser, self.judge, self.report = parts.parsers[traits.context], parts.judge, parts.report
         self.f = _program(module, debug, PROGRAM_PREFIX + traits.hook.name.lower(), traits.hook, span)

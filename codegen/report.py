@@ -128,15 +128,14 @@ def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
     now = f.helper(Helper.KTIME_GET_NS)
     known = f.lookup(maps["denials"], key)
     with f.if_else(f.not_null(known)) as (old, new):
-        with old:
-            with f.if_else(f.cmp("<", f.sub(now, f.load(known, I64)), SECOND_NS)) as (soon, late):
-                with soon:
-                    f.add_to(known, I32(1), 8)
-                    due.set(0)
-                with late:
-                    flow.set("suppressed", f.load(known, I32, 8))
-                    f.store(known, now)
-                    f.store(known, 0, I32, 8)
+        with old, f.if_else(f.cmp("<", f.sub(now, f.load(known, I64)), SECOND_NS)) as (soon, late):
+            with soon:
+                f.add_to(known, I32(1), 8)
+                due.set(0)
+            with late:
+                flow.set("suppressed", f.load(known, I32, 8))
+                f.store(known, now)
+                f.store(known, 0, I32, 8)
         with new:
             value = f.slot(ir.ArrayType(I8, DENIAL.size))
             f.zero(value, DENIAL.size)
@@ -159,7 +158,19 @@ def _emit(f: Function, maps: Maps, flow: Flow) -> None:
                 f.store(event, value, offset=EVENT_OFFSETS[name])
 
             put("time_ns", f.helper(Helper.KTIME_GET_NS))
-            for name in ("direction", "hook", "verdict", "reason", "family", "rank", "subject", "peer", "ifindex", "length", "protocol"):
+            for name in (
+                "direction",
+                "hook",
+                "verdict",
+                "reason",
+                "family",
+                "rank",
+                "subject",
+                "peer",
+                "ifindex",
+                "length",
+                "protocol",
+            ):
                 put(name, flow.get(name))
             put("peer_class", f.to(flow.get("peer_class"), I8))
             differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))

@@ -25,7 +25,7 @@ from policyc.artifact.layout import (
 )
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, SCRATCH, SCRATCH_SIZE, Flag, Flow, debug_type
-from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.match import Matching
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
@@ -63,7 +63,7 @@ def peer_of(f: Function, maps: Maps, family: Value, address: Value) -> Value:
     return index.get()
 
 
-def _lookup_index(f: Function, map_: Value, key: Value, index) -> None:  # type: ignore[no-untyped-def]
+def _lookup_index(f: Function, map_: Value, key: Value, index: Var) -> None:
     found = f.lookup(map_, key)
     with f.if_(f.not_null(found)):
         index.set(f.load(found, I32))
@@ -235,11 +235,10 @@ class _Builder:
     def _related(self) -> None:
         f, flow = self.f, self.flow
         entry = self._lookup("quoted_")
-        with f.if_(f.not_null(entry)):
-            with f.if_(self._is_live(entry, flow.get("quoted_protocol"))):
-                self._judge_again(entry, "quoted_")
-                self._take(entry, Reason.RELATED)
-                f.leave(self.done)
+        with f.if_(f.not_null(entry)), f.if_(self._is_live(entry, flow.get("quoted_protocol"))):
+            self._judge_again(entry, "quoted_")
+            self._take(entry, Reason.RELATED)
+            f.leave(self.done)
 
     def _opens(self) -> Value:
         """A SYN without ACK: a new connection, also on a known tuple."""

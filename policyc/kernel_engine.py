@@ -34,7 +34,7 @@ from policyc.artifact.reader import Artifact
 from policyc.engine import EngineFactory
 from policyc.flows import Flow
 from policyc.frames import frame
-from policyc.model import Direction, Endpoint, PolicySet, Rule
+from policyc.model import Direction, Endpoint, PolicySet
 from policyc.reference.world import Address, World
 from policyc.runtime import testrun
 from policyc.runtime.identity import IdentityBuilder
@@ -156,7 +156,9 @@ class KernelLoad:
     def __enter__(self) -> KernelLoad:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -164,7 +166,11 @@ class KernelEngine:
     """Judges flows at an uplink that judges every endpoint: tc egress at the source, tc ingress at the destination."""
 
     def __init__(
-        self, policy: PolicySet, endpoints: Iterable[Endpoint] = (), host: Iterable[Address] = (), artifact: Artifact | None = None
+        self,
+        policy: PolicySet,
+        endpoints: Iterable[Endpoint] = (),
+        host: Iterable[Address] = (),
+        artifact: Artifact | None = None,
     ) -> None:
         self.world = World(policy, endpoints, host)
         artifact = artifact or compile_policy(policy)

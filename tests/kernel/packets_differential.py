@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from random_packets import Traffic
+from random_world import Case, case
+
 from policyc.artifact.layout import NO_RULE, Hook, PointKind, Reason
 from policyc.diagnostics import OperationError
 from policyc.kernel_engine import NOT_DIFFERENT, KernelLoad, compile_policy
@@ -13,10 +16,14 @@ from policyc.model import PolicySet
 from policyc.reference import machine as model
 from policyc.reference.verdict import Judgement
 from policyc.reference.world import World
-from random_packets import Traffic
-from random_world import Case, case
 
-PASS = {Hook.TC_INGRESS: 0xFFFFFFFF, Hook.TC_EGRESS: 0xFFFFFFFF, Hook.CGROUP_INGRESS: 1, Hook.CGROUP_EGRESS: 1, Hook.XDP_INGRESS: 2}
+PASS = {
+    Hook.TC_INGRESS: 0xFFFFFFFF,
+    Hook.TC_EGRESS: 0xFFFFFFFF,
+    Hook.CGROUP_INGRESS: 1,
+    Hook.CGROUP_EGRESS: 1,
+    Hook.XDP_INGRESS: 2,
+}
 
 
 @dataclass(frozen=True)
@@ -102,14 +109,18 @@ class Bench:
         if which.is_cgroup:
             ethertype = int.from_bytes(frame[12:14])
             ids = [number for number, _ in self.place.cgroups]
-            return expected(self.model.packet(which, frame[14:], now, ifindex=ifindex, cgroups=ids, ethertype=ethertype))
+            return expected(
+                self.model.packet(which, frame[14:], now, ifindex=ifindex, cgroups=ids, ethertype=ethertype)
+            )
         return expected(self.model.packet(which, frame, now, ifindex=ifindex))
 
     def close(self) -> None:
         self.kernel.close()
 
 
-def differences(seed: int, place: Place, packets: int, clock: Callable[[], int], policy: PolicySet | None = None) -> list[str]:
+def differences(
+    seed: int, place: Place, packets: int, clock: Callable[[], int], policy: PolicySet | None = None
+) -> list[str]:
     """What kernel and model disagree on, each as a line."""
     r = Random(seed)
     drawn = case(r)
@@ -137,7 +148,9 @@ def differences(seed: int, place: Place, packets: int, clock: Callable[[], int],
                 continue  # a frame that TEST_RUN does not take
             want = bench.model_answer(hook, frame, ifindex, clock())
             if got != want or (code == PASS[hook]) != (want[0] == "allow"):
-                found.append(f"seed {seed} packet {number} {hook.name} {device} {frame.hex()}: kernel {code} {got}, model {want}")
+                found.append(
+                    f"seed {seed} packet {number} {hook.name} {device} {frame.hex()}: kernel {code} {got}, model {want}"
+                )
     finally:
         bench.close()
     return found

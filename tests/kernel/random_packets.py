@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from policyc.reference.world import Address
 from random_world import ADDRESSES, PORTS
+
+from policyc.reference.world import Address
 
 TCP, UDP, SCTP, ICMP, ICMPV6, GRE = 6, 17, 132, 1, 58, 47
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 EXTENSIONS = (0, 43, 60)
 
 
-def ip(family: str, src: int, dst: int, protocol: int, payload: bytes, *, hops: int = 64, fragment: int = 0, ident: int = 7) -> bytes:
+def ip(
+    family: str, src: int, dst: int, protocol: int, payload: bytes, *, hops: int = 64, fragment: int = 0, ident: int = 7
+) -> bytes:
     """`fragment` is the 16-bit field of IPv4 (flags and offset in units of 8)."""
     if family == "4":
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), ident, fragment, hops, protocol, 0)
@@ -40,7 +43,9 @@ def ethernet(family: str, packet: bytes, tags: Sequence[int] = ()) -> bytes:
 def l4(r: Random, protocol: int, sport: int, dport: int) -> bytes:
     if protocol == TCP:
         flags = r.choice((SYN, SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST, RST | ACK, 0, SYN | FIN))
-        return struct.pack("!HHIIBBHHH", sport, dport, 1, 2, r.choice((5, 5, 5, 5, 8, 4)) << 4, flags, 99, 0, 0) + b"data"
+        return (
+            struct.pack("!HHIIBBHHH", sport, dport, 1, 2, r.choice((5, 5, 5, 5, 8, 4)) << 4, flags, 99, 0, 0) + b"data"
+        )
     if protocol == UDP:
         return struct.pack("!HHHH", sport, dport, 12, 0) + b"data"
     if protocol == SCTP:
@@ -48,7 +53,10 @@ def l4(r: Random, protocol: int, sport: int, dport: int) -> bytes:
     if protocol == ICMP:
         return struct.pack("!BBHHH", r.choice((8, 8, 0, 0, 3, 11, 13)), r.choice((0, 0, 1)), 0, sport, 1) + b"ping"
     if protocol == ICMPV6:
-        return struct.pack("!BBHHH", r.choice((128, 128, 129, 129, 1, 4, 135, 143)), r.choice((0, 0, 1)), 0, sport, 1) + b"ping"
+        return (
+            struct.pack("!BBHHH", r.choice((128, 128, 129, 129, 1, 4, 135, 143)), r.choice((0, 0, 1)), 0, sport, 1)
+            + b"ping"
+        )
     return b"whatever"
 
 

@@ -35,7 +35,9 @@ KEYS, VALUES = ("app", "env", "ns"), ("x", "y", "z")
 PORTS = (1, 79, 80, 81, 443, 8000, 8100, 8101, 65535)
 # Neighbours of every bound that `ranges` draws.
 BASES = {"4": (10 << 24, 203 << 24 | 113 << 8, 0), "6": (0x20010DB8 << 96, 0xFD00 << 112, 1 << 64)}
-ADDRESSES: dict[str, list[int]] = {f: sorted({b + o for b in bases for o in (1, 2, 3, 4, 7, 8, 9, 15, 16)}) for f, bases in BASES.items()}
+ADDRESSES: dict[str, list[int]] = {
+    f: sorted({b + o for b in bases for o in (1, 2, 3, 4, 7, 8, 9, 15, 16)}) for f, bases in BASES.items()
+}
 ADDRESSES["4"] += [127 << 24 | 1, 2**32 - 1]
 ADDRESSES["6"] += [1, 2**128 - 1]
 
