@@ -96,11 +96,14 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 class Token:
-    """A terminal of the grammar: `type`, the `value` it means, the `text` as written, and its place."""
+    """A terminal of the grammar: `type`, the `value` it means, the `text` as written, and its place.
 
-    __slots__ = ("span", "text", "type", "value")
+    `unclosed`: a string that swallowed the rest of its line."""
 
-    def __init__(self, type: str, value: str, span: Span, text: str) -> None:
+    __slots__ = ("span", "text", "type", "unclosed", "value")
+
+    def __init__(self, type: str, value: str, span: Span, text: str, unclosed: bool = False) -> None:
+        self.unclosed = unclosed
         self.type = type
         self.value = value
         self.span = span
@@ -179,7 +182,7 @@ def tokens(text: str, file: str, found: list[Diagnostic]) -> tuple[list[Token], 
                 type = types[written] = word_type(written)
             if type == "NUMBER" and len(written) > MAX_NUMBER:
                 found.append(_too_long("number", MAX_NUMBER, span))
-                written = written[:MAX_NUMBER]
+                written = "1"
             result.append(Token(type, written, span, written))
         elif kind == "mark":
             type = PUNCTUATION[written]
@@ -199,7 +202,7 @@ def tokens(text: str, file: str, found: list[Diagnostic]) -> tuple[list[Token], 
             found.append(
                 diagnostic("unclosed-string", "this string is not closed on its line", span, help='end it with `"`')
             )
-            result.append(Token("STRING", written[1 : MAX_STRING + 1], span, written))
+            result.append(Token("STRING", written[1 : MAX_STRING + 1], span, written, True))
         elif not _CONTROL.match(written):
             found.append(_unexpected(written, span))
         if len(found) > MAX_LINE_ERRORS:

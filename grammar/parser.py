@@ -229,7 +229,9 @@ class _Parse:
         return self.recover(index)
 
     def is_told(self, index: int) -> bool:
-        """Whether a character that the lexer reported stands right before this token, on its line."""
+        """Whether what the lexer reported stands right before this token."""
+        if index and self.tokens[index - 1].unclosed:
+            return True
         here = self.tokens[index].span
         before = self.tokens[index - 1].span if index else Span(self.file, 1, 0, 1, 0)
         start = before.column if before.line == here.line else 0
@@ -308,10 +310,9 @@ class _Parse:
                 level += 1
             elif kind == "RBRACE":
                 level -= 1
-                if level < floor:
-                    self.feed(self.tokens[at], at)
+                if level < floor and self.ends_block(at):
                     return at + 1
-                level = max(level, 0)
+                level = max(level, floor)
             elif kind in STARTERS and self.is_beginning(at, level > floor):
                 count = self.closings(kind)
                 if count is not None:
@@ -319,6 +320,15 @@ class _Parse:
                     return at
         self.skipped_to_end = True
         return len(self.tokens)
+
+    def ends_block(self, at: int) -> bool:
+        """Feeds the brace at `at` if a block that is open can end here."""
+        try:
+            self.trial().feed_token(self.tokens[at])
+        except UnexpectedToken:
+            return False
+        self.feed(self.tokens[at], at)
+        return True
 
     def open_body(self, dropped: str, at: int) -> None:
         """Feeds a header in the place of one that did not parse, and the brace at `at`."""
@@ -356,7 +366,7 @@ class _Parse:
             return list(self.state.feed_token(self.end, True))
         except UnexpectedToken:
             pass
-        if self.whole and not self.skipped_to_end:
+        if self.whole and not self.skipped_to_end and not (self.tokens and self.tokens[-1].unclosed):
             self.report_end()
         self.drop()
         count = self.closings("$END")

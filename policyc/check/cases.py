@@ -80,7 +80,6 @@ class Cases:
         holder = holders.setdefault(address, name)
         if holder != name:
             self.found.add("duplicate-address", f"`{node.text}` belongs to endpoint `{holder}`", node.span)
-            return None
         return address
 
     def _address(self, node: syntax.Address) -> tuple[Family, int] | None:

@@ -6,6 +6,8 @@ from policyc.codes import diagnostic
 from policyc.diagnostics import Diagnostic
 from policyc.model import Span
 
+MAX_FINDINGS = 500
+
 
 class Findings(list[Diagnostic]):
     """All findings of a compilation, in the order made; the same finding at the same place is kept once."""
@@ -26,11 +28,21 @@ class Findings(list[Diagnostic]):
         notes: tuple[tuple[str, Span], ...] = (),
     ) -> None:
         """`name` is the name of a code in policyc.codes."""
+        if self.full:
+            return
         key = (name, span, message)
         if key in self._seen:
             return
         self._seen.add(key)
         self.append(diagnostic(name, message, span, expected=expected, help=help, suggestion=suggestion, notes=notes))
+
+        if self.full:
+            more = "too many findings; the others are not shown"
+            self.append(diagnostic("too-many-errors", more, span))
+
+    @property
+    def full(self) -> bool:
+        return len(self) >= MAX_FINDINGS
 
     @property
     def failed(self) -> bool:

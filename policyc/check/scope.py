@@ -70,7 +70,7 @@ class Scope:
         notes: tuple[tuple[str, Span], ...] = ()
         if name.text in other:
             notes = ((f"`{name.text}` is {other_what}", other[name.text].node.name.span),)
-        suggestion = nearest(name.text, table)
+        suggestion = None if found.full else nearest(name.text, table)
         help = None if suggestion else f"declare it in this file or in one it includes: {_EXAMPLES[what]}"
         message = f"there is no {what} `{name.text}`"
         found.add("unknown-name", message, name.span, suggestion=suggestion, help=help, notes=notes)
