@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Literal
 
 Address = tuple[Literal["4", "6"], int]
@@ -11,18 +12,22 @@ MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped IPv6 address
 
 def parse(text: str) -> Address:
     """Raises ValueError (also for zones, prefixes and IPv4-mapped IPv6)."""
-    if "%" in text:
-        raise ValueError(f"{text!r}: an address without a zone is meant")
-    ip = ipaddress.ip_address(text)
-    number = int(ip)
-    if ip.version == 6 and number >> 32 == MAPPED:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        raise ValueError(f"{text!r} is no IPv4 or IPv6 address") from None
+    number = int.from_bytes(packed, "big")
+    if family == socket.AF_INET:
+        return "4", number
+    if number >> 32 == MAPPED:
         raise ValueError(f"{text!r} is an IPv4-mapped IPv6 address; write it as IPv4")
-    return ("4" if ip.version == 4 else "6"), number
+    return "6", number
 
 
 def text(address: Address) -> str:
     family, number = address
-    return str(ipaddress.IPv4Address(number) if family == "4" else ipaddress.IPv6Address(number))
+    return socket.inet_ntoa(number.to_bytes(4, "big")) if family == "4" else str(ipaddress.IPv6Address(number))
 
 
 def key(address: Address) -> bytes:

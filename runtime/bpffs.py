@@ -57,7 +57,13 @@ def pin(fd: int, path: Path) -> None:
 
 def open_pin(path: Path) -> int:
     """A file descriptor of what is pinned. Raises `OperationError` where nothing is."""
-    return check(lib().bpf_obj_get(os.fsencode(path)), f"open the pin {path}")
+    result = lib().bpf_obj_get(os.fsencode(path))
+    if result == -errno.ENOENT:
+        raise OperationError(
+            f"the pin {path} is not there: what was loaded was taken away by something other than policyc",
+            "`policyc unload` what is left, then load again",
+        )
+    return check(result, f"open the pin {path}")
 
 
 def unpin(path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from policyc.artifact.layout import IdentityFlag
 from policyc.artifact.manifest import Manifest
 from policyc.diagnostics import OperationError
 from policyc.model import Op, Requirement, Selector
 
+CACHED_RECORDS = 4096  # replicas of a workload have the same labels
 HOST_SUBJECT = None  # `subject` of what the manifest says of `host`
 
 
@@ -85,6 +87,7 @@ class IdentityBuilder:
         self._groups: dict[int | None, list[tuple[int, int]]] = {}
         for index, group in enumerate(manifest.groups):
             self._groups.setdefault(group.subject, []).append((group.direction * 3 + group.tier, index))
+        self._recent = lru_cache(CACHED_RECORDS)(self._record)
         self._flags: dict[int | None, int] = {}
         for selected in manifest.selected:
             flags = IdentityFlag.SELECTED | IdentityFlag.SELECTED_AUDIT
@@ -106,6 +109,10 @@ class IdentityBuilder:
 
     def record(self, labels: Mapping[str, str]) -> bytes:
         """The record of an endpoint with these labels. Raises `OperationError` where the program has no room for it."""
+        return self._recent(frozenset(labels.items()))
+
+    def _record(self, items: frozenset[tuple[str, str]]) -> bytes:
+        labels = dict(items)
         matched = self._matcher.match(labels)
         same = [self._number(salt, labels[k]) if k in labels else 0 for k, salt in self._same_keys]
         return self._pack(matched, matched, same)
@@ -195,10 +202,10 @@ class Slots:
             del self._slot_of[self._record_of.pop(slot)], self._uses[slot]
             self._numbers.free(slot)
 
-    def adopt(self, slot: int, record: bytes) -> None:
+    def adopt(self, slot: int, record: Callable[[], bytes]) -> None:
         """Takes note of one reference to a slot that an earlier process has written."""
         if slot not in self._uses:
-            self._enter(slot, record)
+            self._enter(slot, record())
         self._uses[slot] += 1
 
     def _enter(self, slot: int, record: bytes) -> None:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -78,8 +79,9 @@ class Registry:
         self._ipcache = {"4": self.pins.map("ipcache4", number), "6": self.pins.map("ipcache6", number)}
         self._entries = self.pins.entries()
         self._attacher = Attacher(self.pins.links, self.header.qdiscs)
-        self._local = netlink.interface_addresses() if netlink.namespace() == self.header.netns else set()
         self.host: set[Address] = {addresses.parse(a) for a in self.header.host}
+        here = netlink.namespace() == self.header.netns
+        self._local = netlink.interface_addresses() if here else set(self.host)
         self.endpoints: dict[str, Registered] = {}
         self.holder: dict[Address, str] = {}
         self._indices = Numbers(FIRST_ENDPOINT, self._endpoints.max_entries)
@@ -507,7 +509,7 @@ class Registry:
                 freed_slots.append(gone.slot)
         self.holder = {a: r.name for r in self.endpoints.values() for a in r.addresses}
         for known in self.endpoints.values():
-            self._slots.adopt(known.slot, self.builder.record(known.labels))
+            self._slots.adopt(known.slot, partial(self.builder.record, known.labels))
         pending = snapshot.pending
         begun = [Registered.from_json(pending)] if pending is not None and pending["op"] == "put" else []
         in_use = [*self.endpoints.values(), *begun]
