@@ -41,10 +41,10 @@ class Checked:
 
 def check_files(paths: Sequence[str], root: str | None = None, observer: Observer | None = None) -> Checked:
     """Reads and checks policy files. Raises `InvalidSource`."""
-    from policyc import frontend
+    from policyc.frontend import load
 
     with _Timed("check", observer):
-        result = frontend.load(paths, root)
+        result = load(paths, root)
     if result.policy is None:
         raise InvalidSource(list(result.diagnostics), result.sources)
     names = tuple(os.path.relpath(os.path.realpath(path), os.path.realpath(result.root)) for path in paths)
@@ -108,7 +108,7 @@ def _tree(node: Any, label: str, depth: int) -> Iterator[str]:
     fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
     span = fields.pop("span", None)
     inner = {k: v for k, v in fields.items() if dataclasses.is_dataclass(v) or isinstance(v, tuple)}
-    words = [f"{k}={v!r}" for k, v in fields.items() if k not in inner and v is not None and v is not False]
+    words = [f"{k}={v!r}" for k, v in fields.items() if k not in inner and v not in (None, False, frozenset())]
     place = f" {span.line}:{span.column}-{span.end_line}:{span.end_column}" if isinstance(span, Span) else ""
     yield " ".join([f"{head}{type(node).__name__}{place}", *words])
     for name, value in inner.items():

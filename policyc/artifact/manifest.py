@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from policyc.artifact.layout import HOOK_SECTIONS, Hook, IdentityLayout, MapSpec
+from policyc.artifact.layout import Hook, IdentityLayout, MapSpec
 from policyc.artifact.policy_json import SpanTable, decode_selector, decode_span, encode_selector
-from policyc.artifact.shape import Node, ShapeError
+from policyc.artifact.shape import Node
 from policyc.model import Action, Direction, PeerClass, Selector, Span, Tier
 
 FORMAT = "policyc-artifact"
@@ -319,6 +319,3 @@ def _check_references(doc: Node, manifest: Manifest) -> None:
         raise doc.get("identity_layout").error("as many same keys as `same_keys` has")
     if not isinstance(manifest.policy, dict):
         raise doc.get("policy").error("an object")
-    for hook in manifest.hooks:
-        if hook.section != HOOK_SECTIONS[hook.hook]:
-            raise ShapeError(f"hooks: {hook.hook.name.lower()} stands in section {hook.section!r}")

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 import policyc
+from policyc.cli.output import plain
 from policyc.cli.session import COLOR_MODES, ColorMode, Session
 from policyc.diagnostics import OperationError, PolicyError
 
@@ -151,15 +152,20 @@ def _report_policy(error: PolicyError, session: Session) -> None:
 
 def _report_operation(error: OperationError, session: Session) -> None:
     colors = session.colors(sys.stderr)
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True, color=colors)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {_plain_lines(error.message)}", err=True, color=colors)
     if error.help:
-        click.echo(f"{click.style('help:', fg='cyan')} {error.help}", err=True, color=colors)
+        click.echo(f"{click.style('help:', fg='cyan')} {_plain_lines(error.help)}", err=True, color=colors)
+
+
+def _plain_lines(text: str) -> str:
+    """Lines stay lines; whatever else could move the cursor is escaped."""
+    return "\n".join(plain(line.expandtabs()) for line in text.split("\n"))
 
 
 def _report_bug(error: Exception, session: Session) -> None:
     if session.debug:
         traceback.print_exc()
-    summary = " ".join(str(error).split())[:200]
+    summary = plain(" ".join(str(error).split())[:200])
     click.echo(f"internal error: {type(error).__name__}: {summary}", err=True)
     hint = "" if session.debug else ", with what `policyc --debug …` prints"
     click.echo(f"This is a bug of policyc {policyc.__version__}; please report it{hint}.", err=True)

@@ -30,6 +30,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 test`, `2 tests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def diagnostics(found: Sequence[Diagnostic], sources: Mapping[str, str], stream: IO[str] | None = None) -> None:
     """Writes findings as text, to standard error where no stream is given."""
     from policyc.render import render

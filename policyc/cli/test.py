@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from policyc.cli.engines import compiled, engine_factory, engine_option
-from policyc.cli.output import diagnostics, document, format_option, plain
+from policyc.cli.output import counted, diagnostics, document, format_option, plain
 from policyc.driver import check_files
 from policyc.evaluate import run_tests
 from policyc.expectations import Result
@@ -53,5 +53,5 @@ def _report(results: Sequence[Result], failed: Sequence[Result], tests: int, eng
         failure = click.style("failed:", fg="red", bold=True)
         click.echo(f"{plain(str(result.span))}: {failure} {plain(result.test)}: {plain(result.message)}")
     flows = sum(r.flows for r in results)
-    summary = f"{tests} tests, {len(results)} expectations, {flows} flows on the {engine} engine"
-    click.echo(f"{summary}: {f'{len(failed)} failed' if failed else 'all hold'}")
+    counts = (counted(tests, "test"), counted(len(results), "expectation"), counted(flows, "flow"))
+    click.echo(f"{', '.join(counts)} on the {engine} engine: {f'{len(failed)} failed' if failed else 'all hold'}")

@@ -69,7 +69,7 @@ def fails(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     ("error", "code"),
     [
         (OperationError("no", "do this", 3), 3),
-        (OperationError("no"), 2),
+        (OperationError("no\x1b[2J\nverifier says \x07"), 2),
         (ValueError("boom\x1b[31m"), 4),
         (RecursionError(), 4),
         (KeyboardInterrupt(), 130),
