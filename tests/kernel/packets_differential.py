@@ -10,8 +10,11 @@ from random_packets import Traffic
 from random_world import Case, case
 
 from policyc.artifact.layout import NO_RULE, Hook, PointKind, Reason
+from policyc.artifact.reader import Artifact, read
+from policyc.codegen.emit import compile_object
 from policyc.diagnostics import OperationError
-from policyc.kernel_engine import NOT_DIFFERENT, KernelLoad, compile_policy
+from policyc.ir.pipeline import build
+from policyc.kernel_engine import NOT_DIFFERENT, KernelLoad
 from policyc.model import PolicySet
 from policyc.reference import machine as model
 from policyc.reference.verdict import Judgement
@@ -47,6 +50,14 @@ def _ref(judgement: Judgement) -> str | None:
     return judgement.rule.ref if judgement.rule else None
 
 
+def compiled(policy: PolicySet, searched: bool) -> Artifact:
+    """The policy's artifact, its rows searched in arrays or, where the cost model says so, as decision trees."""
+    tables = build(policy)
+    if searched:
+        tables = replace(tables, inline_rows=False)
+    return read(compile_object(tables, policy, {}, "").object)
+
+
 class Bench:
     """A compiled case in the kernel and in the model, with every kind of attach point."""
 
@@ -56,7 +67,7 @@ class Bench:
         bound = [e.name for e in drawn.endpoints[:3]]
         self.own_netns = r.random() < 0.5
         self.streams_only = r.random() < 0.1
-        self.kernel = KernelLoad(compile_policy(drawn.policy), drawn.endpoints, drawn.host)
+        self.kernel = KernelLoad(compiled(drawn.policy, r.random() < 0.5), drawn.endpoints, drawn.host)
         self.kernel.fill(frozenset(bound), frozenset([bound[2]] if self.own_netns else []))
         d = place.devices
         self.kernel.attach_point(d["workload"], PointKind.WORKLOAD, bound[0])

@@ -15,18 +15,22 @@ PACKET_SEEDS, PACKETS = range(1000, 1040), 600
 
 @pytest.mark.parametrize("seed", FLOW_SEEDS)
 def test_first_packets_of_flows_are_judged_as_the_reference_judges_them(seed: int) -> None:
+    from packets_differential import compiled
     from random_world import case, flow
 
+    from policyc.answers import document
     from policyc.engine import ReferenceEngine
     from policyc.kernel_engine import KernelEngine
 
     r = Random(seed)
     drawn = case(r)
     reference = ReferenceEngine(drawn.policy, drawn.endpoints, drawn.host)
-    kernel = KernelEngine(drawn.policy, drawn.endpoints, drawn.host)
+    artifact = compiled(drawn.policy, searched=seed % 2 == 1)
+    kernel = KernelEngine(drawn.policy, drawn.endpoints, drawn.host, artifact)
     for _ in range(FLOWS):
         drawn_flow = flow(r)
-        assert kernel.judge(drawn_flow) == reference.judge(drawn_flow), f"seed {seed}: {drawn_flow}"
+        answers = [document(e.world, drawn_flow, e.judge(drawn_flow)) for e in (kernel, reference)]
+        assert answers[0] == answers[1], f"seed {seed}: {drawn_flow}"
 
 
 @pytest.mark.parametrize("seed", PACKET_SEEDS)
