@@ -306,8 +306,7 @@ class _Checker:
         labels = self._labels(values["labels"]) if "labels" in values else {}
         cgroup = self._attachment(values, "cgroup", name)
         interface = self._attachment(values, "interface", name)
-        listed = values.get("addresses")
-        if "cgroup" not in values and (listed is None or (isinstance(listed, Sequence) and not listed.items)):
+        if not _may_have_packets(node, values):
             place = values["name"].span if "name" in values else node.span
             help = "give it `addresses`, or a `cgroup` whose packets are its own"
             self._report("P5015", f"endpoint {_shown(name)} has neither an address nor a cgroup", place, help)
@@ -375,6 +374,14 @@ def _address_help(text: str) -> str:
     if "/" not in text:
         return "such as 10.0.0.1 or 2001:db8::1"
     return "a prefix cannot be registered: list single addresses (a policy's `cidr` may hold the prefix)"
+
+
+def _may_have_packets(node: Mapping, values: dict[str, Node]) -> bool:
+    """Whether an endpoint has a cgroup or an address, or a misspelt key that may have meant one."""
+    misspelt = any(isinstance(key, Scalar) and key.text not in ENDPOINT_KEYS for key, _ in node.pairs)
+    listed = values.get("addresses")
+    is_empty = listed is None or (isinstance(listed, Sequence) and not listed.items)
+    return misspelt or "cgroup" in values or not is_empty
 
 
 def _name_problem(name: str) -> str:

@@ -79,6 +79,8 @@ def parse_object(line: str | bytes) -> dict[str, Any]:
         raise BadFlow(f"the line is longer than {LINE_LIMIT} bytes")
     try:
         text = line.decode("utf-8") if isinstance(line, bytes) else line
+        if not text.strip():
+            raise BadFlow("the line is empty")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError:
         raise BadFlow("the line is not valid UTF-8") from None

@@ -69,7 +69,7 @@ def parse_nodes(text: str, file: str) -> Node | None:
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Refused("syntax", error.problem or "not YAML", _span(file, mark, mark)) from None
+        raise Refused("syntax", error.problem or "not YAML", _inside(text, _span(file, mark, mark))) from None
     except yaml.reader.ReaderError as error:
         raise Refused("syntax", f"a character that YAML does not allow: {error.reason}", _start(file)) from None
     except yaml.YAMLError:
@@ -97,6 +97,15 @@ def _join_surrogates(match: re.Match[str]) -> str:
 
 def _start(file: str) -> Span:
     return Span(file, 1, 1, 1, 1)
+
+
+def _inside(text: str, span: Span) -> Span:
+    """A place after the last line is the end of that line."""
+    lines = text.splitlines() or [""]
+    if span.line <= len(lines):
+        return span
+    end = len(lines[-1]) + 1
+    return Span(span.file, len(lines), end, len(lines), end)
 
 
 def _span(file: str, start: Any, end: Any) -> Span:

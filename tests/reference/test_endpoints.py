@@ -67,8 +67,8 @@ def one(line: str) -> str:
     [
         ("", [("P5004", 1, 1)]),
         ("just text", [("P5004", 1, 1)]),
-        ("{", [("P5002", 2, 1)]),
-        ("a: [", [("P5002", 2, 1)]),
+        ("{", [("P5002", 1, 2)]),
+        ("a: [", [("P5002", 1, 5)]),
         ("version: 2\nendpoints: []", [("P5005", 1, 10)]),
         ('version: "1"\nendpoints: []', [("P5005", 1, 10)]),
         ("endpoints: []", [("P5008", 1, 1)]),
@@ -120,7 +120,7 @@ def test_mistakes(text: str, expected: list[tuple[str, int, int]]) -> None:
 def test_several_mistakes_in_one_run_name_the_holder_and_what_was_meant() -> None:
     text = """\
 - {name: a, addresses: [10.0.0.1], labels: {app: yes}}
-- {name: b, adresses: [10.0.0.2], labels: {}, cgroup: /b}
+- {name: b, adresses: [10.0.0.2], labels: {}}
 - {name: a, addresses: [10.0.0.1], labels: {}}
 """
     _, diagnostics = parse(text, "e.yaml")
