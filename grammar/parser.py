@@ -268,7 +268,6 @@ class _Parse:
             token.span,
             expected=describe(accepted),
             suggestion=meant,
-            help=_help(token, before, accepted),
         )
         return Token(lexer.KEYWORDS[meant], meant, token.span, token.text)
 
