@@ -36,7 +36,7 @@ CGROUP_LEVELS = 16  # offset in `config`
 DEEPEST_CGROUP = 31
 # Offsets in the contexts (linux/bpf.h: struct __sk_buff, struct xdp_md).
 SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX = 0, 16, 20, 40
-XDP_DATA, XDP_DATA_END, XDP_INGRESS_IFINDEX = 0, 4, 12
+XDP_INGRESS_IFINDEX = 12
 
 
 class Context(Enum):
@@ -186,7 +186,7 @@ class _ProgramBuilder:
         with f.if_(f.eq(state, int(State.DORMANT))):
             f.ret(traits.passed)
         if traits.context is Context.XDP:
-            length = f.sub(f.load(self.context, I32, XDP_DATA_END), f.load(self.context, I32, XDP_DATA))
+            length = f.to(f.helper(Helper.XDP_GET_BUFF_LEN, self.context), I32)  # frames of several buffers included
             self.device = f.load(self.context, I32, XDP_INGRESS_IFINDEX)
         else:
             length = f.load(self.context, I32, SKB_LEN)

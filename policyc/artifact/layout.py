@@ -95,7 +95,7 @@ HOOK_SECTIONS = {
     Hook.TC_EGRESS: "tc",
     Hook.CGROUP_INGRESS: "cgroup_skb/ingress",
     Hook.CGROUP_EGRESS: "cgroup_skb/egress",
-    Hook.XDP_INGRESS: "xdp",
+    Hook.XDP_INGRESS: "xdp.frags",
 }
 # Beside each `policyc_HOOK` stands `enter_HOOK`, the constant entry program: it reads `switch` and tail-calls
 # `next_HOOK[slot]` (slot 0 or 1), denies if that fails.
