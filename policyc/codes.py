@@ -269,6 +269,13 @@ _TABLE = (
     ),
     _error("P2014", "bad-feed-line", "A line of a feed file is a prefix, an address or a range `A-B`, perhaps with a comment."),
     _error(
+        "P2015",
+        "unquoted-digits",
+        "A label key or value of digits only stands in quotes: labels are text, and 1 is not 01.",
+        "identity web { version == 1 }\npolicy p for web { egress {} }\n",
+        'identity web { version == "1" }\npolicy p for web { egress {} }\n',
+    ),
+    _error(
         "P3001",
         "unsatisfiable-selector",
         "No labels can meet all conditions of this selector.",

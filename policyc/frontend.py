@@ -14,7 +14,7 @@ from policyc.check.scope import Unit
 from policyc.diagnostics import Diagnostic
 from policyc.grammar import syntax
 from policyc.grammar.parser import parse
-from policyc.model import PolicySet, Span
+from policyc.model import PolicySet
 from policyc.sources import Refused, Root
 
 MAX_INCLUDE_DEPTH = 64
@@ -108,6 +108,7 @@ class _Reader:
             relative = self.root.resolve(node.path.text, os.path.dirname(unit.name))
             if relative in self._open:
                 self._cycle(node, relative)
+                unit.lost = True
                 return
             if len(self._open) >= MAX_INCLUDE_DEPTH:
                 raise Refused("nested-too-deep", f"files include each other deeper than {MAX_INCLUDE_DEPTH}")
@@ -118,8 +119,7 @@ class _Reader:
 
     def _cycle(self, node: syntax.Include, relative: str) -> None:
         way = " → ".join([*self._open[self._open.index(relative) :], relative])
-        notes: tuple[tuple[str, Span], ...] = ()
         message = "this file includes itself"
         if way.count("→") > 1:
             message = f"files include each other in a circle: {way[:200]}"
-        self.found.add("include-cycle", message, node.path.span, notes=notes)
+        self.found.add("include-cycle", message, node.path.span)

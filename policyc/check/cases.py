@@ -10,6 +10,7 @@ from policyc.check.cidrs import Cidrs
 from policyc.check.findings import Findings
 from policyc.check.policies import not_there_yet
 from policyc.check.scope import Scope
+from policyc.check.selectors import label
 from policyc.check.services import Services
 from policyc.grammar import syntax
 from policyc.grammar.nearest import nearest
@@ -68,7 +69,7 @@ class Cases:
                 self.found.add("duplicate-name", f"endpoint `{name}` is declared twice", node.name.span, notes=notes)
                 continue
             read = [self._own_address(a, name, holders) for a in node.addresses]
-            result[name] = Endpoint(name, tuple(a for a in read if a), self._labels(node))
+            result[name] = Endpoint(name, tuple(dict.fromkeys(a for a in read if a)), self._labels(node))
         return result
 
     def _own_address(
@@ -94,11 +95,11 @@ class Cases:
 
     def _labels(self, node: syntax.Endpoint) -> dict[str, str]:
         result: dict[str, str] = {}
-        for label in node.labels:
-            if label.key.text in result:
-                message = f"label `{label.key.text}` is set twice"
-                self.found.add("duplicate-label", message, label.key.span)
-            result[label.key.text] = label.value.text
+        for entry in node.labels:
+            key = label(entry.key, self.found)
+            if key in result:
+                self.found.add("duplicate-label", f"label `{key}` is set twice", entry.key.span)
+            result[key] = label(entry.value, self.found)
         return result
 
     # --- expectations
@@ -132,7 +133,7 @@ class Cases:
         declared = scope.peers.get(node.text)
         if declared is not None and isinstance(declared.node, syntax.Identity):
             declared.used = True
-            return TestEnd("identity", node.text)
+            return TestEnd("identity" if declared.node.selector else "host", node.text)
         if declared is not None:
             notes = (("declared here", declared.node.name.span),)
             message = f"`{node.text}` is a CIDR set; a flow has one address at each end"

@@ -36,7 +36,7 @@ class Findings(list[Diagnostic]):
         self._seen.add(key)
         self.append(diagnostic(name, message, span, expected=expected, help=help, suggestion=suggestion, notes=notes))
 
-        if self.full:
+        if len(self) >= MAX_FINDINGS:
             more = "too many findings; the others are not shown"
             self.append(diagnostic("too-many-errors", more, span))
 

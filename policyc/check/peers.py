@@ -8,7 +8,7 @@ from policyc.check import addresses
 from policyc.check.cidrs import Cidrs
 from policyc.check.findings import Findings
 from policyc.check.scope import Declared, Scope
-from policyc.check.selectors import selector
+from policyc.check.selectors import label, selector
 from policyc.grammar import syntax
 from policyc.model import Peer, PeerCidrs, PeerClass, PeerSame, PeerSelector, Selector, Subject
 
@@ -40,7 +40,7 @@ class Peers:
         if isinstance(node, syntax.Selector):
             return PeerSelector(selector(node, self.found))
         if isinstance(node, syntax.Same):
-            return PeerSame(tuple(dict.fromkeys(k.text for k in node.keys)))
+            return PeerSame(tuple(dict.fromkeys(label(k, self.found) for k in node.keys)))
         if isinstance(node, syntax.WorldCidrs):
             return PeerCidrs(self.cidrs.read(node.entries, scope), True, _single_name(node.entries))
         if isinstance(node, syntax.Reference):

@@ -56,11 +56,21 @@ class _Key:
         return result
 
 
+def label(word: syntax.Word, found: Findings) -> str:
+    """The text of a label key or value. One of digits only needs quotes, so that nobody takes it for a number."""
+    if not word.quoted and word.text.isdigit():
+        help = f'write "{word.text}"; labels are text'
+        found.add("unquoted-digits", f"`{word.text}` is a label and stands in quotes", word.span, help=help)
+    return word.text
+
+
 def selector(node: syntax.Selector, found: Findings) -> Selector:
     """Keys stand in the order in which they first occur, each with the fewest requirements that mean the same."""
     keys: dict[str, _Key] = {}
     for requirement in node.requirements:
-        keys.setdefault(requirement.key.text, _Key()).add(requirement)
+        for value in requirement.values:
+            label(value, found)
+        keys.setdefault(label(requirement.key, found), _Key()).add(requirement)
     result: list[Requirement] = []
     for key, wanted in keys.items():
         if wanted.impossible:
