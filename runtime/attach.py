@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from policyc.artifact.layout import Hook
@@ -25,6 +25,7 @@ from policyc.runtime.libbpf import (
     opts,
 )
 from policyc.runtime.points import CgroupPoint, DevicePoint
+from policyc.runtime.state import Header, made_qdiscs
 
 Programs = Mapping[Hook, int]  # open programs by hook
 
@@ -42,7 +43,7 @@ CGROUP_SIDES = {
 
 
 class Attacher:
-    """`folder` holds the pins of links; `qdiscs` are the devices on which this load made the clsact qdisc."""
+    """`folder` holds the pins of links; `qdiscs` are the devices whose clsact qdisc goes with its last filter."""
 
     def __init__(self, folder: Path, qdiscs: list[int]) -> None:
         self._folder = folder
@@ -112,15 +113,13 @@ class Attacher:
             raise error(-result, f"detach from device {ifindex}")
 
     def _make_qdisc(self, point: DevicePoint) -> None:
-        self.qdiscs.append(point.ifindex)
         both = opts("bpf_tc_hook", ifindex=point.ifindex, attach_point=TC_INGRESS | TC_EGRESS)
         result = lib().bpf_tc_hook_create(both)
         if result < 0 and result != -errno.EEXIST:
-            self.qdiscs.remove(point.ifindex)
             raise error(-result, f"make the clsact qdisc of device {point.device} (kernel option NET_SCH_INGRESS)")
 
     def _drop_qdisc(self, ifindex: int) -> None:
-        """Removes the qdisc if this load made it and nobody uses it."""
+        """Removes the qdisc if policyc made it and nobody uses it."""
         if ifindex not in self.qdiscs:
             return
         if any(netlink.filters(ifindex, parent) for _, parent in TC_SIDES.values()):
@@ -190,6 +189,19 @@ class Attacher:
         if result < 0:
             raise error(-result, f"attach a program to cgroup {point.path}")
         _keep(result, pin)
+
+
+def note_qdiscs(header: Header, points: Iterable[DevicePoint]) -> bool:
+    """Before `points` are attached: notes in the header which qdiscs policyc makes, or made for another load, so that they
+    are found again whatever happens. Whether the header changed."""
+    made: set[int] | None = None
+    before = len(header.qdiscs)
+    for ifindex in (p.ifindex for p in points if p.ifindex not in header.qdiscs):
+        if made is None:
+            made = made_qdiscs(header.netns)
+        if ifindex in made or netlink.ingress_qdisc(ifindex) is None:
+            header.qdiscs.append(ifindex)
+    return len(header.qdiscs) != before
 
 
 def device_hooks(point: DevicePoint) -> tuple[Hook, ...]:

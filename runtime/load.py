@@ -39,7 +39,7 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, bpffs, netlink
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import Attacher
+from policyc.runtime.attach import Attacher, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -163,13 +163,14 @@ def _contents(artifact: Artifact, name: str, options: Options, previous: Replace
     old = previous.registry if previous else None
     header = _header(artifact, name, options, old)
     endpoints = _endpoints(options, old)
-    plan = _plan(options, endpoints, old)
     namespace = netlink.namespace()
-    if old is not None and old.header.netns != namespace and (plan.devices or old.plan.devices):
+    wants_devices = bool(options.specs) or any(e.interface is not None for e in endpoints)
+    if old is not None and old.header.netns != namespace and (wants_devices or old.plan.devices):
         raise OperationError(
             f"load {name!r} belongs to another network namespace (inode {old.header.netns})",
             "run this command in that namespace (`ip netns exec`, `nsenter --net`)",
         )
+    plan = _plan(options, endpoints, old)
     header.netns = namespace
     header.specs = _specs_json(plan)
     local = netlink.interface_addresses()
@@ -249,7 +250,6 @@ def _number(
         for gone in old.endpoints.values():
             if gone.name not in staying:
                 indices.free(gone.index)
-    bound = contents.plan.bound()
     contents.words.append((HOST_ENDPOINT, HOST_SLOT, 0))
     for endpoint in endpoints:
         known = old.endpoints.get(endpoint.name) if old is not None else None
@@ -258,7 +258,7 @@ def _number(
             raise OperationError("there are too many endpoints", "a load has room for 16 million")
         entry = registered(endpoint, index, shared.acquire(builder.record(endpoint.labels)), contents.plan)
         contents.endpoints.append(entry)
-        contents.words.append((index, entry.slot, endpoint_flags(entry, bound, local)))
+        contents.words.append((index, entry.slot, endpoint_flags(entry, contents.plan, local)))
     contents.header.indices, contents.header.slots = indices.state(), slots.state()
 
 
@@ -343,7 +343,7 @@ class _Installation:
             self._populate()
             self._pin(undo)
             self._enter_programs(undo)
-            self._plan_qdiscs()
+            note_qdiscs(self._header, self._contents.plan.devices.values())
             self._remember(undo)
             progress("attaching")
             self._attach(undo)
@@ -438,12 +438,6 @@ class _Installation:
             undo.callback(clear_slot, self._pins, hook, self._header.slot)
 
     # state
-
-    def _plan_qdiscs(self) -> None:
-        """Notes on which devices a clsact qdisc will be made, so that it is found again whatever happens."""
-        for ifindex in self._contents.plan.devices:
-            if ifindex not in self._header.qdiscs and netlink.ingress_qdisc(ifindex) is None:
-                self._header.qdiscs.append(ifindex)
 
     def _remember(self, undo: ExitStack) -> None:
         undo.callback(self._store.artifact(self._header.number).unlink, missing_ok=True)
@@ -651,8 +645,9 @@ def _remove_all(store: Store, snapshot: Snapshot) -> list[str]:
 
 def _inhabitant(namespace: int) -> str | None:
     """A file that stands for a network namespace; None where it is gone, and its devices with it."""
-    candidates = [f"/run/netns/{n}" for n in _listed("/run/netns")]
-    candidates += [f"/proc/{p}/ns/net" for p in _listed("/proc") if p.isdigit()]
+    candidates = [f"/proc/{p}/ns/net" for p in _listed("/proc") if p.isdigit()]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        candidates += [line.split(" ")[4] for line in mounts if f" net:[{namespace}] " in line]
     for path in candidates:
         try:
             if os.stat(path).st_ino == namespace:

@@ -60,20 +60,39 @@ class CgroupPoint:
 
 
 @dataclass
+class Owned:
+    """The points of one endpoint."""
+
+    devices: list[DevicePoint] = field(default_factory=list)
+    cgroups: list[CgroupPoint] = field(default_factory=list)
+
+
+@dataclass
 class Plan:
     """All points of a load, devices by ifindex and cgroups by number."""
 
     devices: dict[int, DevicePoint] = field(default_factory=dict)
     cgroups: dict[int, CgroupPoint] = field(default_factory=dict)
+    _owners: dict[str, Owned] | None = field(default=None, compare=False, repr=False)  # made when asked for
 
     def copy(self) -> Plan:
         return Plan(dict(self.devices), dict(self.cgroups))
 
-    def bound(self) -> set[str]:
-        """The endpoints that have a point of their own at which they are judged."""
-        names = {p.endpoint for p in self.devices.values() if p.kind is PointKind.WORKLOAD}
-        names |= {p.endpoint for p in self.cgroups.values() if p.kind is CgroupKind.JUDGE}
-        return {name for name in names if name is not None}
+    def owned(self, name: str) -> Owned:
+        """The points of an endpoint."""
+        if self._owners is None:
+            self._owners = {}
+            for point in self.devices.values():
+                if point.endpoint is not None:
+                    self._owners.setdefault(point.endpoint, Owned()).devices.append(point)
+            for group in self.cgroups.values():
+                self._owners.setdefault(group.endpoint, Owned()).cgroups.append(group)
+        return self._owners.get(name) or Owned()
+
+    def is_bound(self, name: str) -> bool:
+        """Whether an endpoint has a point of its own at which it is judged."""
+        owned = self.owned(name)
+        return bool(owned.devices) or any(g.kind is CgroupKind.JUDGE for g in owned.cgroups)
 
     def attached_cgroups(self) -> dict[int, CgroupPoint]:
         """The judging cgroups below no other one: a program there sees the packets of all that is beneath."""
@@ -92,6 +111,7 @@ class Plan:
             holder = f"endpoint {other.endpoint!r}" if other.endpoint else f"{other.kind.name.lower()}:{other.device}"
             raise OperationError(f"device {point.device} is already held by {holder}", "bind each device once")
         self.devices[point.ifindex] = point
+        self._owners = None
 
     def add_cgroup(self, point: CgroupPoint) -> None:
         """Raises `OperationError` where the cgroup is taken."""
@@ -101,6 +121,7 @@ class Plan:
                 f"cgroup {point.path} is already held by endpoint {other.endpoint!r}", "bind each cgroup once"
             )
         self.cgroups[point.id] = point
+        self._owners = None
 
     def add_endpoint(self, name: str, interface: str | None, cgroup: str | None, devices: DeviceTable) -> None:
         """The points an endpoint's own `interface` and `cgroup` make."""
@@ -120,11 +141,12 @@ class Plan:
 
     def settle_kinds(self, name: str) -> None:
         """An endpoint with an interface is judged there; its cgroups then serve its streams only."""
-        has_device = any(p.endpoint == name for p in self.devices.values())
-        kind = CgroupKind.STREAMS_ONLY if has_device else CgroupKind.JUDGE
-        for number, point in self.cgroups.items():
-            if point.endpoint == name and point.kind is not kind:
-                self.cgroups[number] = replace(point, kind=kind)
+        self._owners = None
+        owned = self.owned(name)
+        kind = CgroupKind.STREAMS_ONLY if owned.devices else CgroupKind.JUDGE
+        for point in owned.cgroups:
+            self.cgroups[point.id] = replace(point, kind=kind)
+        self._owners = None
 
     def add_spec(self, spec: Spec, known: Iterable[str], devices: DeviceTable) -> None:
         """Raises `OperationError` for a target or an endpoint that is not there."""

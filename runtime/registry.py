@@ -8,6 +8,8 @@ generation is counted up, so that live connections are judged again.
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +37,7 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, netlink
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import Attacher
+from policyc.runtime.attach import Attacher, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots, holds
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -78,6 +80,7 @@ class Registry:
         self._cgroups = self.pins.map("cgroups", number)
         self._ipcache = {"4": self.pins.map("ipcache4", number), "6": self.pins.map("ipcache6", number)}
         self._entries = self.pins.entries()
+        self._qdiscs_noted = False  # the header was changed and is not yet written
         self._attacher = Attacher(self.pins.links, self.header.qdiscs)
         self.host: set[Address] = {addresses.parse(a) for a in self.header.host}
         here = netlink.namespace() == self.header.netns
@@ -228,7 +231,7 @@ class Registry:
                     f"address {addresses.text(address)} is held by endpoint {holder!r}",
                     f"an address belongs to one endpoint: `policyc endpoint remove {self.store.name} {holder}` first",
                 )
-        by_spec = any(p.endpoint == endpoint.name and p.by_spec for p in self.plan.cgroups.values())
+        by_spec = any(p.by_spec for p in self.plan.owned(endpoint.name).cgroups)
         if not endpoint.addresses and endpoint.cgroup is None and not by_spec:
             raise OperationError(
                 f"endpoint {endpoint.name!r} has neither an address nor a cgroup", "give --address or --cgroup"
@@ -237,7 +240,7 @@ class Registry:
     def _plan_with(self, endpoint: Endpoint, old: Registered | None) -> Plan:
         """The attach points with `endpoint` in place; the present plan itself where nothing of it changes."""
         before = (old.interface, old.cgroup) if old is not None else (None, None)
-        if before == (None, None) == (endpoint.interface, endpoint.cgroup):
+        if before == (endpoint.interface, endpoint.cgroup) and (old is None or _still_there(old)):
             return self.plan
         plan = self.plan.copy()
         plan.remove_endpoint(endpoint.name)
@@ -310,6 +313,9 @@ class Registry:
             self.store.abort(mark)
             raise
         self.store.done()
+        if self._qdiscs_noted:
+            self._qdiscs_noted = False
+            self.compact()
 
     def _execute(self, old: Registered | None, new: Registered | None, plan: Plan) -> None:
         """One operation, undone where a step fails. `old` None: adds; `new` None: removes."""
@@ -337,7 +343,7 @@ class Registry:
     def _place(self, old: Registered | None, new: Registered, plan: Plan, undo: ExitStack) -> None:
         """The endpoint's word and its points. Uplinks stop judging a bound endpoint only when it is judged at its own
         point, and begin again before that ends."""
-        flags = endpoint_flags(new, plan.bound(), self._local)
+        flags = endpoint_flags(new, plan, self._local)
         if old is None or not flags & EndpointFlag.BOUND:
             self._write_word(new.index, new.slot, flags, undo)
             self._move_points(plan, undo, new)
@@ -388,14 +394,12 @@ class Registry:
 
     def _settle_devices(self, plan: Plan, name: str, value: int, undo: ExitStack) -> None:
         """Writes the endpoint index of the devices of `name`: its own, or 0 (nobody: denied there)."""
-        for point in plan.devices.values():
-            if point.endpoint == name:
-                self._write_entry(self._points, POINT_KEY.pack(point.ifindex), POINT.pack(point.kind, value), undo)
+        for point in plan.owned(name).devices:
+            self._write_entry(self._points, POINT_KEY.pack(point.ifindex), POINT.pack(point.kind, value), undo)
 
     def _settle_cgroups(self, plan: Plan, name: str, value: int, undo: ExitStack) -> None:
-        for group in plan.cgroups.values():
-            if group.endpoint == name:
-                self._write_entry(self._cgroups, CGROUP_KEY.pack(group.id), CGROUP.pack(group.kind, value), undo)
+        for group in plan.owned(name).cgroups:
+            self._write_entry(self._cgroups, CGROUP_KEY.pack(group.id), CGROUP.pack(group.kind, value), undo)
 
     def _clear_entry(self, table: Map, key: bytes, undo: ExitStack) -> None:
         previous = table.lookup(key)
@@ -421,7 +425,9 @@ class Registry:
         self._write_levels(plan.cgroup_levels() | before.cgroup_levels())
         if new is not None:
             self._settle_devices(plan, new.name, new.index, undo)
-        for point in _missing(plan.devices, before.devices):
+        coming = _missing(plan.devices, before.devices)
+        self._qdiscs_noted = note_qdiscs(self.header, coming) or self._qdiscs_noted
+        for point in coming:
             self._attacher.attach_device(point, self._entries)
             undo.callback(self._attacher.detach_device, point, self._entries)
         if new is not None:
@@ -481,7 +487,6 @@ class Registry:
         giver, taker = self.endpoints[giver_name], self.endpoints[taker_name]
         giving = dataclasses.replace(giver, addresses=tuple(a for a in giver.addresses if a != address))
         taking = dataclasses.replace(taker, addresses=(*taker.addresses, address))
-        bound = self.plan.bound()
         operation = {
             "op": "move",
             "address": addresses.text(address),
@@ -489,9 +494,9 @@ class Registry:
             "to": taker_name,
         }
         with self._written(operation), ExitStack() as undo:
-            self._write_word(taking.index, taking.slot, endpoint_flags(taking, bound, self._local), undo)
+            self._write_word(taking.index, taking.slot, endpoint_flags(taking, self.plan, self._local), undo)
             self._give_address(address, taking.index, undo)
-            self._write_word(giving.index, giving.slot, endpoint_flags(giving, bound, self._local), undo)
+            self._write_word(giving.index, giving.slot, endpoint_flags(giving, self.plan, self._local), undo)
             undo.pop_all()
             self.endpoints[giver_name], self.endpoints[taker_name] = giving, taking
             self.holder[address] = taker_name
@@ -584,8 +589,9 @@ def sole_name(name: str | None) -> str:
 
 def registered(endpoint: Endpoint, index: int, slot: int, plan: Plan) -> Registered:
     """What is remembered of an endpoint that has these numbers and whose points are in `plan`."""
-    own = next((p for p in plan.devices.values() if p.endpoint == endpoint.name and not p.by_spec), None)
-    group = next((p for p in plan.cgroups.values() if p.endpoint == endpoint.name and not p.by_spec), None)
+    owned = plan.owned(endpoint.name)
+    own = next((p for p in owned.devices if not p.by_spec), None)
+    group = next((p for p in owned.cgroups if not p.by_spec), None)
     return Registered(
         endpoint.name,
         index,
@@ -599,9 +605,9 @@ def registered(endpoint: Endpoint, index: int, slot: int, plan: Plan) -> Registe
     )
 
 
-def endpoint_flags(known: Registered, bound: set[str], local: set[Address]) -> int:
+def endpoint_flags(known: Registered, plan: Plan, local: set[Address]) -> int:
     """`layout.EndpointFlag` bits. `local` are this machine's interface addresses."""
-    flags = EndpointFlag.BOUND if known.name in bound else 0
+    flags = EndpointFlag.BOUND if plan.is_bound(known.name) else 0
     if known.addresses:
         flags |= EndpointFlag.ADDRESSES
         if not any(a in local for a in known.addresses):
@@ -651,6 +657,16 @@ def _same(old: Registered, endpoint: Endpoint) -> bool:
         and old.cgroup == endpoint.cgroup
         and old.interface == endpoint.interface
     )
+
+
+def _still_there(known: Registered) -> bool:
+    """Whether an endpoint's own device and cgroup are those it was bound to: both can be made anew under their names."""
+    try:
+        if known.device is not None and socket.if_nametoindex(known.device[0]) != known.device[1]:
+            return False
+        return known.group is None or os.stat(known.group[0]).st_ino == known.group[1]
+    except OSError:
+        return False
 
 
 def _endpoint(known: Registered) -> Endpoint:

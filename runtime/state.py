@@ -114,6 +114,20 @@ def names() -> list[str]:
         ) from None
 
 
+def made_qdiscs(netns: int) -> set[int]:
+    """The devices of a network namespace on which policyc made the qdisc, whichever load it was."""
+    found: set[int] = set()
+    for name in names():
+        try:
+            with (root() / name / "state.jsonl").open("rb") as file:
+                header = json.loads(file.readline())
+            if header["netns"] == netns:
+                found.update(header["qdiscs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it is being unloaded, or damaged
+    return found
+
+
 class Store:
     """The state folder of one load."""
 

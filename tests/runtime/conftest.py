@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,18 @@ class Machine:
         guest.run("ip", "route", "add", "default", "via", f"10.9.{number}.1")
         guest.run("ip", "-6", "route", "add", "default", "via", f"fd09:{number}::1")
         return guest
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """In yet another network namespace; somebody stays in this one."""
+        self.guests.append(subprocess.Popen(["sleep", "600"]))
+        home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        assert LIBC.unshare(CLONE_NEWNET) == 0
+        try:
+            yield
+        finally:
+            assert LIBC.setns(home, CLONE_NEWNET) == 0
+            os.close(home)
 
 
 @dataclass
