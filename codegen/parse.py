@@ -128,10 +128,10 @@ def ipv4(
     if packet_end is None:
         total = f.to(reader.u16(2), I32)
         h.end.set(f.select(_is_big(f, flow, total), flow.get("length"), f.add(offset, total)))
-        with f.if_(f.cmp("<", h.end.get(), f.add(offset, header))):
-            f.leave(bad)
     else:
         h.end.set(packet_end)
+    with f.if_(f.cmp("<", h.end.get(), f.add(offset, header))):
+        f.leave(bad)
     position = reader.u16(6)
     later = f.bits(position, 0x1FFF)
     h.later.set(f.to(later, I8))
@@ -167,6 +167,8 @@ def ipv6(
         h.end.set(f.select(_is_big(f, flow, payload), flow.get("length"), f.add(f.add(offset, 40), payload)))
     else:
         h.end.set(packet_end)
+        with f.if_(f.cmp("<", packet_end, f.add(offset, 40))):
+            f.leave(bad)
     h.protocol.set(reader.u8(6))
     f.copy(flow.address(ends.source), 0, reader.buffer, 8, 16)
     f.copy(flow.address(ends.destination), 0, reader.buffer, 24, 16)
@@ -343,10 +345,14 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
     with f.if_(f.eq(h.first.get(), 0)):
         quoted(f, reader, flow, h, leaves)
     f.leave(done)
-    for block in (chain, bad):
-        f.b.position_at_end(block)
-        flow.raise_flag(Flag.MALFORMED)
-        f.leave(done)
+    f.b.position_at_end(chain)
+    flow.set("fragment_id", h.fragment_id.get())
+    with f.if_(f.ne(h.first.get(), 0)):
+        flow.raise_flag(Flag.FIRST_FRAGMENT)
+    f.leave(bad)
+    f.b.position_at_end(bad)
+    flow.raise_flag(Flag.MALFORMED)
+    f.leave(done)
     f.b.position_at_end(done)
     with f.if_(leaves):
         swap_ends(f, flow, "")

@@ -197,9 +197,10 @@ class _ProgramBuilder:
             self.deny(Reason.NOT_READY, always=True)
 
     def _attach_point(self) -> None:
-        """Sets `endpoint`, the bound endpoint (0 at an uplink), and the flow's direction."""
+        """Sets `endpoint`, the bound endpoint (0 at an uplink), its `flags`, and the flow's direction."""
         f = self.f
         self.endpoint = f.var(0, I32)
+        self.flags = f.var(0, I32)
         if self.traits.context is Context.CGROUP:
             self._nearest_cgroup()
             return
@@ -210,8 +211,7 @@ class _ProgramBuilder:
             # The host's end of a link: what arrives there is what the workload sends.
             self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
             self.endpoint.set(f.load(point, I32, 4))
-            with f.if_(f.eq(self.endpoint.get(), 0)):
-                self.deny(Reason.UNREGISTERED)
+            self._registered()
 
     def _nearest_cgroup(self) -> None:
         f = self.f
@@ -229,8 +229,20 @@ class _ProgramBuilder:
                     f.leave(done)
         with f.if_(f.eq(kind.get(), int(CgroupKind.STREAMS_ONLY))):
             f.leave(self.pass_unjudged)
-        with f.if_(f.eq(self.endpoint.get(), 0)):
+        self._registered()
+
+    def _registered(self) -> None:
+        """Denies everything at a workload point that has no endpoint now; else takes the endpoint for the subject."""
+        f = self.f
+        word = f.lookup_index(self.maps["endpoints"], self.endpoint.get())
+        with f.if_(f.is_null(word)):
             self.deny(Reason.UNREGISTERED)
+        slot = f.load(word, I32)
+        with f.if_(f.either(f.eq(slot, 0), f.eq(self.endpoint.get(), 0))):
+            self.deny(Reason.UNREGISTERED)
+        self.flow.set("subject", self.endpoint.get())
+        self.flow.set("subject_slot", slot)
+        self.flags.set(f.load(word, I32, 4))
 
     # --- what -------------------------------------------------------------------------------------------------
 
@@ -249,25 +261,16 @@ class _ProgramBuilder:
         flow.copy_address("match", "remote")
         with f.if_(has_addresses):
             set_peer(f, self.maps, flow)
-        if self.traits.context is not Context.CGROUP:
+        if self.traits.context is Context.CGROUP:
+            own_netns = f.bits(self.flags.get(), EndpointFlag.OWN_NETNS)
+            with f.if_(f.both(own_netns, f.eq(self.device, LOOPBACK_IFINDEX))):
+                f.leave(self.pass_unjudged)
+        else:
             with f.if_(f.eq(bound, 0)):
                 self._uplink_subject(has_addresses)
-        with f.if_(f.ne(bound, 0)):
-            flow.set("subject", bound)
-        endpoint = f.lookup_index(self.maps["endpoints"], flow.get("subject"))
-        with f.if_(f.is_null(endpoint)):
-            self.deny(Reason.UNREGISTERED)
-        flow.set("subject_slot", f.load(endpoint, I32))
-        with f.if_(f.ne(bound, 0)):
-            with f.if_(f.eq(flow.get("subject_slot"), 0)):
-                self.deny(Reason.UNREGISTERED)
-            flags = f.load(endpoint, I32, 4)
-            if self.traits.context is Context.CGROUP:
-                own_loopback = f.both(f.bits(flags, EndpointFlag.OWN_NETNS), f.eq(self.device, LOOPBACK_IFINDEX))
-                with f.if_(own_loopback):
-                    f.leave(self.pass_unjudged)
-            with f.if_(f.both(has_addresses, f.eq(flow.get("direction"), EGRESS))):
-                self._own_source(flags)
+        sends = f.eq(flow.get("direction"), EGRESS)
+        with f.if_(f.both(f.ne(bound, 0), has_addresses, sends)):
+            self._own_source(self.flags.get())
 
     def _owner(self, address: str) -> Value:
         return peer_of(self.f, self.maps, self.flow.get("family"), self.flow.address(address))
@@ -293,6 +296,10 @@ class _ProgramBuilder:
             flow.settle(1, int(Reason.NO_SUBJECT))
             f.leave(self.finish)
         flow.set("subject", owner)
+        word = f.lookup_index(self.maps["endpoints"], owner)
+        with f.if_(f.is_null(word)):
+            self.deny(Reason.UNREGISTERED)
+        flow.set("subject_slot", f.load(word, I32))
 
     def _own_source(self, flags: Value) -> None:
         """Denies what a workload sends from a source that is not its own, address configuration excepted."""

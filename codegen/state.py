@@ -25,7 +25,7 @@ from policyc.artifact.layout import (
 )
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, SCRATCH, SCRATCH_SIZE, Flag, Flow, debug_type
-from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value, Var
+from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.match import Matching
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
@@ -201,9 +201,10 @@ class _Builder:
         return f.cmp("<=", f.sub(self.now, f.load(entry, I32, SEEN)), limit)
 
     def _judge_again(self, entry: Value, prefix: str) -> None:
-        """Judges an entry of an older generation in the direction of its first packet and marks it."""
+        """Judges an entry of an older generation, or one that is denied, in the direction of its first packet and marks it."""
         f, flow = self.f, self.flow
-        with f.if_(f.ne(f.load(entry, I32, GENERATION), self.generation)):
+        older = f.ne(f.load(entry, I32, GENERATION), self.generation)
+        with f.if_(f.either(older, f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
             flow.copy_address("match", prefix + "remote")
             set_peer(f, self.maps, flow)
             direction = f.load(entry, I8, DIRECTION)
@@ -222,15 +223,10 @@ class _Builder:
             f.store(entry, self.generation, offset=GENERATION)
 
     def _take(self, entry: Value, reason: Reason) -> None:
-        """The outcome of a packet that belongs to a known connection."""
+        """The outcome of a packet that belongs to a known connection; a denied one has that of being judged again."""
         f, flow = self.f, self.flow
-        rank = f.sub(f.load(entry, I32, RULE), 1)
-        with f.if_else(f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED)) as (denied, allowed):
-            with denied:
-                by_rule = f.ne(rank, NO_RULE)
-                flow.settle(0, f.select(by_rule, I8(Reason.RULE), I8(Reason.DEFAULT)), rank)
-            with allowed:
-                flow.settle(1, int(reason), rank)
+        with f.if_(f.not_(f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
+            flow.settle(1, int(reason), f.sub(f.load(entry, I32, RULE), 1))
 
     def _related(self) -> None:
         f, flow = self.f, self.flow
@@ -267,18 +263,19 @@ class _Builder:
     def _note(self, entry: Value, same: Value) -> None:
         """Time and TCP flags of a packet that passed."""
         f = self.f
-        tcp = self.flow.get("tcp_flags")
-        fin = f.select(same, I8(CtFlag.FIN), I8(CtFlag.FIN_REPLY))
-        seen = f.var(f.select(same, I8(0), I8(CtFlag.REPLY)))
-        with f.if_(f.bits(tcp, TCP_FIN)):
-            seen.set(f.or_(seen.get(), fin))
-        with f.if_(f.bits(tcp, TCP_RST)):
-            seen.set(f.or_(seen.get(), int(CtFlag.RST)))
+        seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, FLAGS)
-        with f.if_(f.ne(f.or_(flags, seen.get()), flags)):
-            f.store(entry, f.or_(flags, seen.get()), offset=FLAGS)
+        with f.if_(f.ne(f.or_(flags, seen), flags)):
+            f.store(entry, f.or_(flags, seen), offset=FLAGS)
         with f.if_(f.ne(f.load(entry, I32, SEEN), self.now)):
             f.store(entry, self.now, offset=SEEN)
+
+    def _tcp_marks(self, same: Value) -> Value:
+        """What the packet's FIN and RST set in the entry's flags; `same`: it goes the way of the first packet."""
+        f = self.f
+        tcp = self.flow.get("tcp_flags")
+        fin = f.select(f.bits(tcp, TCP_FIN), f.select(same, I8(CtFlag.FIN), I8(CtFlag.FIN_REPLY)), I8(0))
+        return f.or_(fin, f.select(f.bits(tcp, TCP_RST), I8(CtFlag.RST), I8(0)))
 
     # --- new packets ------------------------------------------------------------------------------------------
 
@@ -304,7 +301,7 @@ class _Builder:
         f.store(value, f.add(flow.get("rank"), 1), offset=RULE)
         f.store(value, self.now, offset=SEEN)
         f.store(value, flow.get("direction"), offset=DIRECTION)
-        f.store(value, 0, I8, FLAGS)
+        f.store(value, self._tcp_marks(I1(1)), offset=FLAGS)
         f.store(value, flow.get("icmp"), offset=ICMP_TYPE)
         failed = f.var(0, I64)
         self._write_key("")
