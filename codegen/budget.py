@@ -79,12 +79,18 @@ def check(assembly: str) -> tuple[ProgramBudget, ...]:
     for name in sorted(f for f in functions if f.startswith((PROGRAM_PREFIX, ENTRY_PREFIX))):
         parts = [functions[p] for p in _reach(functions, name)]
         maps = {m for p in parts for m in p.maps}
-        used = ProgramBudget(name, sum(p.instructions for p in parts), _deepest(functions, name), len(maps))
+        used = ProgramBudget(
+            name,
+            instructions=sum(p.instructions for p in parts),
+            stack=_deepest(functions, name),
+            maps=len(maps),
+            jumps=max(p.jumps for p in parts),
+        )
         limits = (
             ("instructions", used.instructions, MAX_INSTRUCTIONS),
             ("bytes of stack", used.stack, MAX_STACK),
             ("maps", used.maps, MAX_MAPS),
-            ("jumps in one function", max(p.jumps for p in parts), MAX_JUMPS),
+            ("jumps in one function", used.jumps, MAX_JUMPS),
         )
         for what, value, limit in limits:
             if value > limit:

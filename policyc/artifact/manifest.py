@@ -73,12 +73,14 @@ class HookProgram:
 
 @dataclass(frozen=True)
 class ProgramBudget:
-    """What a program takes: instructions in the object, bytes of stack, maps used."""
+    """What a program takes: instructions in the object, bytes of stack along its deepest chain of calls, maps used, and
+    jumps in the function that has most of them."""
 
     program: str
     instructions: int
     stack: int
     maps: int
+    jumps: int
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,8 @@ def _hook(node: Node) -> HookProgram:
 
 
 def _budget(node: Node) -> ProgramBudget:
-    return ProgramBudget(
-        node.get("program").text(), _size(node, "instructions"), _size(node, "stack"), _size(node, "maps")
-    )
+    sizes = {name: _size(node, name) for name in ("instructions", "stack", "maps", "jumps")}
+    return ProgramBudget(node.get("program").text(), **sizes)
 
 
 def _check_references(doc: Node, manifest: Manifest) -> None:

@@ -84,7 +84,8 @@ def _group(index: int, group: ManifestGroup) -> list[str]:
 def _programs(manifest: Manifest) -> Iterator[list[str]]:
     sections = {name: h.section for h in manifest.hooks for name in (h.program, h.entry)}
     costs = {
-        b.program: f"{b.instructions} instructions, {b.stack} bytes of stack, {b.maps} maps" for b in manifest.budget
+        b.program: f"{b.instructions} instructions, {b.jumps} jumps, {b.stack} bytes of stack, {b.maps} maps"
+        for b in manifest.budget
     }
     for name in sections | costs:
         yield [name, sections.get(name, ""), costs.get(name, "")]
