@@ -216,7 +216,7 @@ def _unexpected(written: str, span: Span) -> Diagnostic:
     if written.startswith("'"):
         help = 'strings stand in double quotes: "…"'
     if written.startswith(";"):
-        help = "a comment begins with `#`"
+        help = "nothing stands between rules and declarations; a comment begins with `#`"
     return diagnostic("unexpected-character", f"unexpected `{shown}`", span, help=help)
 
 

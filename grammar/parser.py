@@ -19,6 +19,7 @@ from lark.parsers.lalr_analysis import Shift
 from policyc.codes import diagnostic
 from policyc.diagnostics import Diagnostic
 from policyc.grammar import lexer, syntax
+from policyc.grammar.advice import SYNONYMS, advice
 from policyc.grammar.builder import Builder, join
 from policyc.grammar.expected import describe
 from policyc.grammar.lexer import Token
@@ -150,7 +151,7 @@ class _Parse:
         """Raises UnexpectedToken. `index` is the place of the token, or of the one it stands for."""
         kind = token.type
         if kind in KEYWORDS:
-            kind = self.feed_word(token)
+            kind = self.feed_word(token, index)
         else:
             self.state.feed_token(token)
         if kind == "LBRACE":
@@ -162,7 +163,7 @@ class _Parse:
             if kind == "POLICY":
                 self.policy = self.text(index + 1)
 
-    def feed_word(self, token: Token) -> str:
+    def feed_word(self, token: Token, index: int) -> str:
         """Feeds a word of the language; where it cannot stand as such, as a name or label. The type that was fed."""
         try:
             if token.type in self.rows[self.state.state_stack[-1]]:
@@ -172,8 +173,19 @@ class _Parse:
             pass
         row = self.rows[self.state.state_stack[-1]]
         kind = "NAME" if token.type in NAMES and "NAME" in row else "LABEL" if "LABEL" in row else token.type
+        if self.declares(index):
+            kind = token.type
         self.state.feed_token(Token(kind, token.value, token.span, token.text))
         return kind
+
+    def declares(self, index: int) -> bool:
+        """Whether the word at `index` begins a line that can only be a declaration; then it is no name or label."""
+        kind, after = self.kind(index), self.kind(index + 1)
+        if kind not in DECLARATIONS or not self.starts_line(index):
+            return False
+        if kind in ("INCLUDE", "TEST"):
+            return after == "STRING" and (kind == "INCLUDE" or self.kind(index + 2) == "LBRACE")
+        return after in NAMES and self.kind(index + 2) in ("LBRACE", "EQUALS", "FOR", "AT")
 
     def text(self, index: int) -> str:
         return self.tokens[index].value if index < len(self.tokens) else ""
@@ -217,16 +229,33 @@ class _Parse:
         notes: tuple[tuple[str, Span], ...] = ()
         if token.type in DECLARATIONS and self.opened:
             notes = (("this block is still open", self.opened[-1].span),)
+        missing = self.lacks_brace(token, accepted)
         if not self.is_told(index):
             self.report(
                 "syntax",
                 f"unexpected `{_shown(token.text)}`",
                 token.span,
                 expected=describe(accepted),
-                help=_help(token, self.kind(index - 1), accepted),
+                help=advice(token, self.tokens[index - 1] if index else None, accepted),
                 notes=notes,
             )
+        if missing:
+            span = self.tokens[index - 1].span
+            self.feed(Token("LBRACE", "{", span, "{"), index - 1)
+            return index
         return self.recover(index)
+
+    def lacks_brace(self, token: Token, accepted: set[str]) -> bool:
+        """Whether the token begins something in a body whose `{` was forgotten."""
+        if token.type not in ACTIONS | SECTIONS or "LBRACE" not in accepted:
+            return False
+        trial = self.trial()
+        try:
+            trial.feed_token(Token("LBRACE", "{", token.span, "{"))
+            trial.feed_token(token)
+        except UnexpectedToken:
+            return False
+        return trial.state_stack[-1] in self.begun
 
     def is_told(self, index: int) -> bool:
         """Whether what the lexer reported stands right before this token."""
@@ -241,7 +270,7 @@ class _Parse:
         """What the token was surely meant to be, reported."""
         before = self.kind(index - 1)
         if before in NAMED and "NAME" in accepted and token.type in HARD | {"WORD", "STRING", "NUMBER", "SERVICE"}:
-            if before == "AS" and (token.type in STARTERS or token.type not in HARD):
+            if before == "AS" and (token.type not in HARD or self.is_beginning(index, True)):
                 return None
             if token.type in HARD:
                 message = f"`{token.text}` is a word of the language and cannot name things"
@@ -258,8 +287,9 @@ class _Parse:
             return Token("EQUALS", "=", token.span, "=")
         if token.type not in ("NAME", "WORD"):
             return None
-        words = [lexer.SPELLING[k] for k in sorted(accepted) if k in KEYWORDS]
-        meant = nearest(token.text, words)
+        meant = SYNONYMS.get(token.text)
+        if meant is None or lexer.KEYWORDS[meant] not in accepted:
+            meant = self.spelling(token, accepted)
         if meant is None:
             return None
         self.report(
@@ -270,6 +300,9 @@ class _Parse:
             suggestion=meant,
         )
         return Token(lexer.KEYWORDS[meant], meant, token.span, token.text)
+
+    def spelling(self, token: Token, accepted: set[str]) -> str | None:
+        return nearest(token.text, [lexer.SPELLING[kind] for kind in sorted(accepted & KEYWORDS)])
 
     def drop(self) -> str:
         """Puts the stacks back to where the unfinished thing began; the type of the word that began it, or `""`."""
@@ -344,20 +377,23 @@ class _Parse:
         """Whether the word at `at` looks like one that begins something; `inside` an unfinished block it must look more so."""
         kind, before, after = self.kind(at), self.kind(at - 1), self.kind(at + 1)
         if kind in ACTIONS:
-            return before != "DEFAULT" and (not inside or after in ("FROM", "TO"))
+            if after in ("FROM", "TO"):
+                return True
+            return not inside and (self.starts_line(at) or before in ("LBRACE", "RBRACE"))
         if kind in SECTIONS:
             return after in ("LBRACE", "DEFAULT")
         if kind == "ENDPOINT":
             return not inside
-        if inside or self.opened:
-            line = self.tokens[at].span.line
-            if at and self.tokens[at - 1].span.line == line and before != "RBRACE":
-                return False
+        if (inside or self.opened) and not self.starts_line(at) and before != "RBRACE":
+            return False
         if kind in ("INCLUDE", "TEST"):
             return after == "STRING"
         if kind == "LANGUAGE":
             return after == "NUMBER"
         return after in NAMES or after in HARD or after == "WORD"
+
+    def starts_line(self, at: int) -> bool:
+        return at == 0 or self.tokens[at - 1].span.line != self.tokens[at].span.line
 
     # --- the end
     def finish(self) -> list[Any]:
@@ -385,33 +421,6 @@ class _Parse:
 
 def _shown(text: str) -> str:
     return text if len(text) <= 40 else text[:40] + "…"
-
-
-def _help(token: Token, before: str, accepted: set[str]) -> str | None:
-    kind = token.type
-    if kind in ACTIONS and "INGRESS" in accepted:
-        return "rules stand in `ingress { … }` or `egress { … }`"
-    if kind in ACTIONS and "$END" in accepted:
-        return "rules stand in a policy: `policy NAME for SUBJECT { ingress { … } }`"
-    if kind in SECTIONS and "$END" in accepted:
-        return "sections stand in a policy: `policy NAME for SUBJECT { … }`"
-    if before in ACTIONS and "FROM" in accepted:
-        return "a rule says `from` or `to` whom: `allow from PEERS on SERVICES`"
-    if kind == "ON" and "AS" in accepted:
-        return "`on` stands right after the peers, before `log`, `audit`, `priority` and `as`"
-    if kind == "STRING" and "NAME" in accepted:
-        return "names stand without quotes"
-    if kind in HARD and "NAME" in accepted:
-        return f"`{token.text}` is a word of the language and cannot name things"
-    if before in ("EXISTS", "NOT") and kind in ("EQ", "NE", "IN"):
-        return f"`{lexer.SPELLING[before]}` as a label key stands in quotes"
-    if kind == "SERVICE" and "ON" in accepted:
-        return "services stand after `on`"
-    if kind in ("NAME", "ADDRESS", "SERVICE") and "COMMA" in accepted and before in NAMES | {"ADDRESS", "SERVICE"}:
-        return "several stand with commas between them"
-    if kind == "RBRACE" and "$END" in accepted:
-        return "there is no open block here; remove it"
-    return None
 
 
 def parse(text: str, file: str) -> tuple[syntax.File, list[Diagnostic]]:

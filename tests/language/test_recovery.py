@@ -77,6 +77,11 @@ def test_misspelt_words_are_suggested_and_reading_goes_on(text: str, expected: l
         "policy p for host { ingress { allow from any as log } }\n",
         "policy p for host { ingress { allow from any log on tcp/80\n deny from any } }\n",
         "allow from any\npolicy q for host { egress {} }\n",
+        "policy p for host\n  ingress { allow from any }\n}\npolicy q for host { egress {} }\n",
+        "policy p for host {\n  ingress\n    allow from any\n  }\n}\npolicy q for host { egress {} }\n",
+        "cidr a = [ 10.0.0.0/8,\nidentity z { a == b }\npolicy t for z { egress { deny to a, z } }\n",
+        "policy p for host { ingress { allow from any as deny deny from any } }\n",
+        "policy p for host { ingress { drop from any } }\n",
         "include 5\npolicy q for unknown { egress {} }\n",
     ],
 )
