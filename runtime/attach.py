@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from policyc.artifact.layout import Hook
@@ -36,6 +36,7 @@ TC_SIDES = {
     Hook.TC_INGRESS: (TC_INGRESS, netlink.CLSACT_INGRESS),
     Hook.TC_EGRESS: (TC_EGRESS, netlink.CLSACT_EGRESS),
 }
+DEVICE_HOOKS = (Hook.TC_INGRESS, Hook.TC_EGRESS, Hook.XDP_INGRESS)
 CGROUP_SIDES = {
     Hook.CGROUP_INGRESS: (ATTACH_CGROUP_INGRESS, "ingress"),
     Hook.CGROUP_EGRESS: (ATTACH_CGROUP_EGRESS, "egress"),
@@ -51,23 +52,26 @@ class Attacher:
 
     # --- devices --------------------------------------------------------------------------------------------------
 
-    def attach_device(self, point: DevicePoint, program: Programs) -> None:
-        """All hooks of a device, or none of them."""
+    def attach_device(self, point: DevicePoint, program: Programs, hooks: Sequence[Hook] | None = None) -> None:
+        """These hooks of a device (all that the point has), or none of them."""
+        hooks = device_hooks(point) if hooks is None else hooks
         try:
-            for hook in device_hooks(point):
+            for hook in hooks:
                 if hook is Hook.XDP_INGRESS:
                     self._attach_xdp(point, program[hook])
                 else:
                     self._attach_tc(point, hook, program[hook])
         except OperationError:
-            self.detach_device(point, program)
+            self.detach_device(point, program, hooks)
             raise
 
-    def detach_device(self, point: DevicePoint, program: Programs) -> None:
+    def detach_device(self, point: DevicePoint, program: Programs, hooks: Sequence[Hook] = DEVICE_HOOKS) -> None:
         """The device may be gone."""
-        for hook in (Hook.TC_INGRESS, Hook.TC_EGRESS):
-            self._detach_tc(point.ifindex, hook, program[hook])
-        bpffs.unpin(self._xdp_pin(point.ifindex))
+        for hook in hooks:
+            if hook is Hook.XDP_INGRESS:
+                bpffs.unpin(self._xdp_pin(point.ifindex))
+            else:
+                self._detach_tc(point.ifindex, hook, program[hook])
         self._drop_qdisc(point.ifindex)
 
     def swap_device(self, point: DevicePoint, old: Programs, new: Programs) -> None:
@@ -207,6 +211,12 @@ def note_qdiscs(header: Header, points: Iterable[DevicePoint]) -> bool:
 def device_hooks(point: DevicePoint) -> tuple[Hook, ...]:
     """XDP takes the place of tc ingress."""
     return (Hook.XDP_INGRESS if point.xdp else Hook.TC_INGRESS), Hook.TC_EGRESS
+
+
+def new_hooks(before: DevicePoint | None, point: DevicePoint) -> list[Hook]:
+    """The hooks of `point` that the device did not have before."""
+    old = device_hooks(before) if before is not None else ()
+    return [hook for hook in device_hooks(point) if hook not in old]
 
 
 def _find(ifindex: int, hook: Hook, program: int) -> netlink.Filter | None:

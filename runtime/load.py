@@ -39,7 +39,7 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, bpffs, netlink
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import Attacher, note_qdiscs
+from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -459,12 +459,9 @@ class _Installation:
                 self._switch(State.DORMANT)
             program: Mapping[Hook, int] = self._programs if self._old is not None else entries
             for point in plan.devices.values():
-                if not _same_hooks(before.devices.get(point.ifindex), point):
-                    if point.ifindex in before.devices:
-                        undo.callback(_reattach_device, self._pins, self._header.qdiscs, before.devices[point.ifindex])
-                        attacher.detach_device(before.devices[point.ifindex], entries)
-                    attacher.attach_device(point, program)
-                    undo.callback(_detach_device, self._pins, self._header, point, self._old is not None)
+                hooks = new_hooks(before.devices.get(point.ifindex), point)
+                attacher.attach_device(point, program, hooks)
+                undo.callback(_detach_device, self._pins, self._header, point, hooks, self._old is not None)
             old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
             for number, group in new_groups.items():
                 if number not in old_groups:
@@ -483,10 +480,6 @@ class _Installation:
         self._fill("switch", [(ZERO, SWITCH.pack(value))])
 
 
-def _same_hooks(before: DevicePoint | None, point: DevicePoint) -> bool:
-    return before is not None and before.xdp == point.xdp
-
-
 def _reattach_device(pins: Pins, qdiscs: list[int], point: DevicePoint) -> None:
     entries = pins.entries()
     try:
@@ -503,10 +496,10 @@ def _reattach_cgroup(pins: Pins, group: CgroupPoint) -> None:
         close_all(entries)
 
 
-def _detach_device(pins: Pins, header: Header, point: DevicePoint, replacing: bool) -> None:
+def _detach_device(pins: Pins, header: Header, point: DevicePoint, hooks: Sequence[Hook], replacing: bool) -> None:
     program = pins.programs(header.number) if replacing else pins.entries()
     try:
-        Attacher(pins.links, header.qdiscs).detach_device(point, program)
+        Attacher(pins.links, header.qdiscs).detach_device(point, program, hooks)
     finally:
         close_all(program)
 
@@ -543,6 +536,9 @@ def finish(store: Store) -> None:
         try:
             for point in plan.devices.values():
                 attacher.swap_device(point, programs, entries)
+                # A device that had tc ingress and now has XDP, or the reverse, was judged at both until here.
+                gone = [hook for hook in DEVICE_HOOKS if hook not in device_hooks(point)]
+                attacher.detach_device(point, entries, gone)
             for group in plan.attached_cgroups().values():
                 attacher.swap_cgroup(group, entries)
         finally:
@@ -579,8 +575,8 @@ def recover(store: Store) -> None:
     try:
         new = plan_from_state(header.specs, fold(coming.operations))
         for point in new.devices.values():
-            if programs and not _same_hooks(old.devices.get(point.ifindex), point):
-                attacher.detach_device(point, programs)
+            if programs:
+                attacher.detach_device(point, programs, new_hooks(old.devices.get(point.ifindex), point))
         for number, group in new.attached_cgroups().items():
             if number not in old.attached_cgroups():
                 attacher.detach_cgroup(group)

@@ -103,7 +103,7 @@ class Object:
 def refused(artifact: Artifact, program: str, log: str, number: int) -> OperationError:
     """What the verifier's log says, beside the policy line from which the refused instruction came."""
     reason = _reason(log)
-    place = _place(log)
+    place = _place(log) or _place_by_number(artifact, program, log)
     cause = _rule_at(artifact, place) if place else None
     where = f" at {place[0]}:{place[1]}{f' ({cause})' if cause else ''}" if place else ""
     return OperationError(
@@ -127,6 +127,17 @@ def _place(log: str) -> tuple[str, int] | None:
         match = SOURCE_LINE.match(line)
         if match:
             return match["file"].strip(), int(match["line"])
+    return None
+
+
+def _place_by_number(artifact: Artifact, program: str, log: str) -> tuple[str, int] | None:
+    """The same from the number of the last instruction that the log shows."""
+    from policyc.runtime import lines  # only when something went wrong
+
+    for line in reversed(log.splitlines()):
+        match = INSTRUCTION.match(line)
+        if match:
+            return lines.place(artifact.object, program, int(match["index"]))
     return None
 
 

@@ -203,6 +203,11 @@ class Registry:
                 if address not in self.holder:
                     self._ipcache[address[0]].update(addresses.key(address), IPCACHE.pack(HOST_ENDPOINT))
             self.host = wanted
+            with ExitStack() as undo:
+                for name in {self.holder[a] for a in (*came, *went) if a in self.holder}:
+                    known = self.endpoints[name]
+                    self._write_word(known.index, known.slot, endpoint_flags(known, self.plan, self._local), undo)
+                undo.pop_all()
             self._bump()
         return came, went
 

@@ -53,7 +53,7 @@ def serve(guest: Any, port: int) -> subprocess.Popen[bytes]:
 
 
 def connects(guest: Any, address: str, port: int) -> bool:
-    code = f"import socket; s = socket.create_connection(({address!r}, {port}), 0.7); assert s.recv(9) == b'hello'"
+    code = f"import socket; s = socket.create_connection(({address!r}, {port}), 0.5); assert s.recv(9) == b'hello'"
     return subprocess.run(guest.command("python3", "-c", code), capture_output=True).returncode == 0
 
 
@@ -123,6 +123,9 @@ def test_replacing_attaches_and_detaches_what_differs(shop: Any, artifact: Artif
     assert (filters("vweb"), filters("vapi")) == (0, 1), "XDP takes the place of tc ingress"
     assert web.reaches(api.v4)
     assert not connects(web, api.v4, 80)
+    load.load(artifact, "shop", Options(endpoints=unbound, specs=[parse_spec("workload:vapi=api")]))
+    assert filters("vapi") == 2
+    assert not list((machine.folder / "bpf" / "shop" / "links").iterdir())
     load.unload("shop")
     assert leftovers(machine) == []
     assert filters("vweb") == filters("vapi") == 0
