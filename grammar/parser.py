@@ -229,7 +229,7 @@ class _Parse:
         notes: tuple[tuple[str, Span], ...] = ()
         if token.type in DECLARATIONS and self.opened:
             notes = (("this block is still open", self.opened[-1].span),)
-        missing = self.lacks_brace(token, accepted)
+        missing = self.lacks_brace(token, index, accepted)
         if not self.is_told(index):
             self.report(
                 "syntax",
@@ -245,9 +245,11 @@ class _Parse:
             return index
         return self.recover(index)
 
-    def lacks_brace(self, token: Token, accepted: set[str]) -> bool:
+    def lacks_brace(self, token: Token, index: int, accepted: set[str]) -> bool:
         """Whether the token begins something in a body whose `{` was forgotten."""
         if token.type not in ACTIONS | SECTIONS or "LBRACE" not in accepted:
+            return False
+        if not self.starts_line(index) and not self.is_beginning(index, True):
             return False
         trial = self.trial()
         try:
@@ -309,17 +311,24 @@ class _Parse:
         if self.policy and self.opened:
             self.broken.add(self.policy)
         if any(self.begins_here(kind) for kind in ("IDENTITY", "INGRESS", "ALLOW")):
+            if self.kind(self.mark.index) == "ENDPOINT":
+                self.lose(self.mark.index)
             return ""
         begun = self.mark
         kind = self.kind(begun.index)
-        if kind in NAMED:
-            self.broken.add(self.text(begun.index + 1))
-        if kind == "INCLUDE":
-            self.lost = True
+        self.lose(begun.index)
         self.state.state_stack[:] = begun.states
         self.state.value_stack[:] = begun.values
         del self.opened[begun.opened :]
         return kind
+
+    def lose(self, index: int) -> None:
+        """Remembers what the thing that begins at `index` declares, or that this is not known."""
+        kind = self.kind(index)
+        if kind in NAMED and self.kind(index + 1) in NAMES:
+            self.broken.add(self.text(index + 1))
+        elif kind in NAMED or kind == "INCLUDE":
+            self.lost = True
 
     def begins_here(self, kind: str) -> bool:
         trial = self.trial()
@@ -345,6 +354,8 @@ class _Parse:
                 if level < floor and self.ends_block(at):
                     return at + 1
                 level = max(level, floor)
+            elif kind == "NAME" and floor <= 1:
+                self.broken.add(self.text(at))
             elif kind in STARTERS and self.is_beginning(at, level > floor):
                 count = self.closings(kind)
                 if count is not None:

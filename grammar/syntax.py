@@ -307,7 +307,8 @@ Item = Language | Include | Identity | Cidr | Ports | Policy | Test | ServiceDec
 @dataclass(frozen=True)
 class File:
     """A source file. `broken` has the names of declarations that did not parse and the names of policies that lost a
-    part: whoever looks a name up must not complain about these. `lost` is true if an `include` did not parse."""
+    part: whoever looks a name up must not complain about these. `lost` is true if an `include` did not parse, or
+    something whose name is not known."""
 
     items: tuple[Item, ...]
     broken: frozenset[str]

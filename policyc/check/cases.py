@@ -106,7 +106,7 @@ class Cases:
     def _expectation(self, node: syntax.Expectation, endpoints: dict[str, Endpoint], scope: Scope) -> Expectation:
         sources = self._ends(node.sources, endpoints, scope)
         destinations = self._ends(node.destinations, endpoints, scope)
-        self._families(node, sources, destinations, endpoints)
+        self._families(node, sources, destinations, _Families(endpoints, scope.broken))
         services = self.services.read(node.services, scope)
         by = None
         if node.l7 is not None:
@@ -142,9 +142,12 @@ class Cases:
         if scope.lost or node.text in scope.broken:
             return None
         known = [*endpoints, *(n for n, d in scope.peers.items() if isinstance(d.node, syntax.Identity))]
+        suggestion = nearest(node.text, known)
+        if scope.nameless and suggestion is None:
+            return None
         help = "ends are endpoints of this test, identities, `host` and addresses"
         message = f"there is no endpoint or identity `{node.text[:80]}`"
-        self.found.add("unknown-name", message, node.span, suggestion=nearest(node.text, known), help=help)
+        self.found.add("unknown-name", message, node.span, suggestion=suggestion, help=help)
         return None
 
     def _families(
@@ -152,22 +155,29 @@ class Cases:
         node: syntax.Expectation,
         sources: list[TestEnd | None],
         destinations: list[TestEnd | None],
-        endpoints: dict[str, Endpoint],
+        families: _Families,
     ) -> None:
         for source in sources:
             for at, destination in enumerate(destinations):
                 if source is None or destination is None:
                     continue
-                if _families_of(source, endpoints) & _families_of(destination, endpoints):
+                if families.of(source) & families.of(destination):
                     continue
                 message = f"`{source.name}` and `{destination.name}` have no address of one family"
                 self.found.add("family-mismatch", message, node.destinations[at].span)
                 return
 
 
-def _families_of(end: TestEnd, endpoints: dict[str, Endpoint]) -> set[str]:
-    if end.address is not None:
-        return {end.address[0]}
-    if end.kind == "endpoint":
-        return {family for family, _ in endpoints[end.name].addresses}
-    return {"4", "6"}
+class _Families:
+    """The address families of ends; those of an endpoint that did not parse whole may be any."""
+
+    def __init__(self, endpoints: dict[str, Endpoint], broken: set[str]) -> None:
+        self.endpoints = endpoints
+        self.broken = broken
+
+    def of(self, end: TestEnd) -> set[str]:
+        if end.address is not None:
+            return {end.address[0]}
+        if end.kind == "endpoint" and end.name not in self.broken:
+            return {family for family, _ in self.endpoints[end.name].addresses}
+        return {"4", "6"}

@@ -37,13 +37,14 @@ class Declared:
 @dataclass(eq=False)
 class Scope:
     """`peers`: identities and CIDR sets; `ports`: port sets. `broken` names are somewhere, but did not parse; where an
-    include was lost (`lost`) any name may be."""
+    include was lost (`lost`) any name may be, where a declaration lost its name (`nameless`) any that is near no other."""
 
     folder: str
     peers: dict[str, Declared] = field(default_factory=dict)
     ports: dict[str, Declared] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     lost: bool = False
+    nameless: bool = False
 
     def peer(self, name: syntax.Word, found: Findings, what: str) -> Declared | None:
         return self._look(self.peers, name, found, what, self.ports, "a port set")
@@ -71,6 +72,8 @@ class Scope:
         if name.text in other:
             notes = ((f"`{name.text}` is {other_what}", other[name.text].node.name.span),)
         suggestion = None if found.full else nearest(name.text, table)
+        if self.nameless and suggestion is None:
+            return None
         help = None if suggestion else f"declare it in this file or in one it includes: {_EXAMPLES[what]}"
         message = f"there is no {what} `{name.text}`"
         found.add("unknown-name", message, name.span, suggestion=suggestion, help=help, notes=notes)
@@ -90,7 +93,7 @@ def scopes(units: list[Unit], found: Findings) -> dict[str, Scope]:
     result: dict[str, Scope] = {}
     for unit in units:
         folder, _, _ = unit.name.rpartition("/")
-        scope = Scope(folder, broken=set(unit.tree.broken), lost=unit.lost or unit.tree.lost)
+        scope = Scope(folder, broken=set(unit.tree.broken), lost=unit.lost, nameless=unit.tree.lost)
         for include, inner in unit.includes:
             if inner.name in result:
                 _merge(scope, result[inner.name], include, found)
@@ -123,3 +126,4 @@ def _merge(scope: Scope, inner: Scope, include: syntax.Include, found: Findings)
                 found.add("duplicate-name", f"this brings in `{name}` a second time", include.path.span, notes=notes)
     scope.broken |= inner.broken
     scope.lost = scope.lost or inner.lost
+    scope.nameless = scope.nameless or inner.nameless

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+from policyc.grammar import lexer
 
 
 def test_three_mistakes_in_one_block_give_three_messages(compiled) -> None:
@@ -150,3 +154,18 @@ def test_reserved_declarations_give_one_message_each(item: str, compiled) -> Non
 def test_a_set_filled_at_load_is_known(compiled) -> None:
     text = "cidr live at load\npolicy p for host { ingress { deny from world(live) } }\n"
     assert [d.name for d in compiled(text).diagnostics] == ["not-there-yet"]
+
+
+def test_a_word_left_out_gives_one_message_nearly_always(compiled) -> None:
+    counts = []
+    for file in sorted((Path(__file__).parents[2] / "examples").glob("*.pol")):
+        if "feeds/" in file.read_text():
+            continue
+        lines = file.read_text().split("\n")
+        for token in lexer.tokens("\n".join(lines), "x", [])[0][::7]:
+            changed = list(lines)
+            line = lines[token.span.line - 1]
+            changed[token.span.line - 1] = line[: token.span.column - 1] + line[token.span.end_column - 1 :]
+            counts.append(sum(d.severity == "error" for d in compiled("\n".join(changed)).diagnostics))
+    assert len(counts) > 80
+    assert sum(count <= 1 for count in counts) > 0.9 * len(counts)
