@@ -81,10 +81,10 @@ class Root:
         except (OSError, ValueError) as error:
             reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "no such file"
             raise Refused("unreadable-file", f"cannot read `{shown(name)}`: {reason}") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Refused("not-a-file", f"`{shown(name)}` is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused("not-a-file", f"`{shown(name)}` is not a regular file")
             try:
                 data = file.read(limit + 1)
             except OSError as error:
@@ -105,10 +105,7 @@ class Root:
             descriptor = os.open(last, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         finally:
             os.close(folder)
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-        raise Refused("not-a-file", f"`{shown(relative)}` is not a regular file")
+        return descriptor
 
 
 def shown(name: str) -> str:
