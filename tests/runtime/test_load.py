@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -304,3 +305,33 @@ def test_another_network_namespace_is_refused(shop: Any, artifact: Artifact) -> 
                 registry.sync_host()
             registry.put(endpoint("far", "10.55.0.1"))
     load.unload("shop")
+
+
+def test_a_cgroup_is_judged_with_all_beneath(machine: Any, cgroup: Path, artifact: Artifact) -> None:
+    """A server in a cgroup beneath a bound one, on an address of this machine; the client comes from a guest."""
+    web = machine.guest("vweb", 1)
+    script = (
+        "import socket, select\nservers = [socket.create_server(('10.9.1.1', p)) for p in (80, 8080)]\n"
+        "print(flush=True)\nwhile True:\n for s in select.select(servers, [], [])[0]:\n"
+        "  c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+    )
+    inside = f'echo $$ > {cgroup}/inner/leaf/cgroup.procs && exec python3 -c "$0"'
+    server = subprocess.Popen(["sh", "-c", inside, script], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    try:
+        known = [endpoint("web", web.v4, app="web"), endpoint("api", "10.9.1.1", app="api", cgroup=str(cgroup))]
+        load.load(artifact, "shop", Options(endpoints=known))
+        assert connects(web, "10.9.1.1", 80)
+        assert not connects(web, "10.9.1.1", 8080)
+        with open_registry("shop") as registry:
+            registry.put(Endpoint("nearer", (), {"app": "none"}, str(cgroup / "inner")))
+        assert not connects(web, "10.9.1.1", 80), "the nearest is the subject, and the address is not its own"
+        with open_registry("shop") as registry:
+            registry.remove("api")
+        assert connects(web, "10.9.1.1", 8080), "the address is the host's again, which the nearest owns"
+        load.unload("shop")
+        assert leftovers(machine) == []
+    finally:
+        server.kill()
+        server.wait()
