@@ -20,7 +20,7 @@ def command(name: str | None, all_: bool, format_: str) -> int:
     if format_ == "json":
         document(
             "policyc-counters",
-            name=view.header.name,
+            load=view.header.name,
             rules=[
                 {
                     "ref": c.rule.ref,

@@ -54,7 +54,7 @@ def add(
         identities = registry.identities(registry.get(endpoint_name))
         name = registry.header.name
     if format_ == "json":
-        document("policyc-endpoint", name=name, endpoint=endpoint_name, outcome=outcome, identities=identities)
+        document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome=outcome, identities=identities)
         return 0
     click.echo(f"{name}: {outcome} {plain(endpoint_name)}: {', '.join(identities) or 'matches no identity'}")
     return 0
@@ -72,7 +72,7 @@ def remove(words: tuple[str, ...], format_: str) -> int:
         registry.remove(endpoint_name)
         name = registry.header.name
     if format_ == "json":
-        document("policyc-endpoint", name=name, endpoint=endpoint_name, outcome="removed")
+        document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome="removed")
         return 0
     click.echo(f"{name}: removed {plain(endpoint_name)}")
     return 0
@@ -93,7 +93,7 @@ def apply(words: tuple[str, ...], format_: str) -> int:
         registry.list_host(file.host)
         name = registry.header.name
     if format_ == "json":
-        document("policyc-endpoint-apply", name=name, **vars(done))
+        document("policyc-endpoint-apply", load=name, **vars(done))
         return 0
     for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
         for changed in names:
@@ -113,7 +113,7 @@ def list_(name: str | None, format_: str) -> int:
     names_of = identity_names(found)
     rows = [_row(e, names_of(e)) for e in sorted(found.endpoints.values(), key=lambda e: e.name)]
     if format_ == "json":
-        document("policyc-endpoints", name=found.header.name, host=found.header.host, endpoints=rows)
+        document("policyc-endpoints", load=found.header.name, host=found.header.host, endpoints=rows)
         return 0
     for row in rows:
         labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())

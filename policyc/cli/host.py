@@ -24,7 +24,7 @@ def sync(name: str | None, format_: str) -> int:
         came, went = registry.sync_host()
         name, total = registry.header.name, len(registry.host)
     if format_ == "json":
-        document("policyc-host", name=name, added=[text(a) for a in came], removed=[text(a) for a in went], total=total)
+        document("policyc-host", load=name, added=[text(a) for a in came], removed=[text(a) for a in went], total=total)
         return 0
     for sign, changed in (("+", came), ("-", went)):
         for address in changed:

@@ -60,8 +60,8 @@ def command(
         options.progress = progress.step
         report = load(read, name, options)
     if format_ == "json":
-        fields = vars(report) | {"points": list(report.points), "warnings": list(report.warnings)}
-        document("policyc-load", **fields)
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(report).items() if k != "name"}
+        document("policyc-load", load=name, **fields)
         return 0
     done = "verified, nothing attached" if dry_run else "replaced" if report.replaced else "loaded"
     click.echo(f"{name}: {done}: {report.endpoints} endpoints, {report.addresses} addresses, {report.seconds:.2f} s")

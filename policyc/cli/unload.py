@@ -21,7 +21,7 @@ def command(name: str | None, format_: str) -> int:
         raise unknown(name)
     freed = unload(name)
     if format_ == "json":
-        document("policyc-unload", name=name, points=freed)
+        document("policyc-unload", load=name, points=freed)
         return 0
     click.echo(f"{name}: unloaded")
     for point in freed:
