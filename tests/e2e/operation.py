@@ -139,6 +139,46 @@ def answered(*clients: Client) -> list[bool]:
     return results
 
 
+class Transfer:
+    """A download of the file `big` from `api` by `web` into `path`, at so many MiB a second."""
+
+    def __init__(self, site: Site, path: Path, port: int, rate: int, version: int = 4) -> None:
+        self._expected, self._path = site.big, path
+        path.touch()
+        host = address("api", version)
+        url = f"http://{f'[{host}]' if version == 6 else host}:{port}/big"
+        command = ["curl", "-s", "-f", "-m", "30", "--limit-rate", f"{rate}M", "-o", str(path), url]
+        self._process = site.guest("web").start(*command)
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def size(self) -> int:
+        return self._path.stat().st_size
+
+    def moves(self) -> bool:
+        """Whether bytes come within a few seconds."""
+        size = self.size
+        return soon(lambda: self.size > size)
+
+    def stands_still(self) -> bool:
+        """Whether nothing comes for half a second, after what the kernel had received is read; which is a part."""
+        for _ in range(8):
+            size = self.size
+            if not soon(lambda seen=size: self.size > seen, 0.5):  # type: ignore[misc]
+                return self._process.poll() is None and size < BIG
+        return False
+
+    def exact(self) -> bool:
+        """Waits for the end; whether every byte came."""
+        return self._process.wait(30) == 0 and self._path.read_bytes() == self._expected.read_bytes()
+
+
 def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     """Whether it holds within that time; asked every 20 ms."""
     end = time.monotonic() + seconds

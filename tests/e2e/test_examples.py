@@ -1,0 +1,48 @@
+"""Protects the examples: each compiles, its tests hold on both engines, and it loads on its own, dry and in earnest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from operation import ROOT, Operator, Site, answered, endpoint, ping
+
+pytestmark = pytest.mark.bpf
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.pol"))
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
+def test_example(site: Site, operator: Operator, tmp_path: Path, source: Path) -> None:
+    for engine in ("reference", "kernel"):
+        assert "all hold" in operator.run("test", str(source), "--engine", engine).stdout
+    built = tmp_path / "example.o"
+    operator.run("compile", str(source), "-o", str(built))
+    file = str(operator.endpoints(endpoint("web", "unit=none", interface="web"), endpoint("api", "unit=none")))
+    attach = ["--attach", "uplink:api"]
+    assert "nothing attached" in operator.load(built, "--endpoints", file, *attach, "--dry-run").stdout
+    operator.load(built, "--endpoints", file, *attach)
+    (load,) = operator.json("status")["loads"]
+    assert load["healthy"]
+    assert [p["attached"] for p in load["points"]] == [True, True]
+    assert answered(ping(site.guest("web"), "10.9.2.2")) == [True], "no example denies this"
+
+
+def test_demo(site: Site) -> None:
+    """It says what it judged with, and that every verdict was right."""
+    done = subprocess.run([sys.executable, "examples/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "engine     the kernel, Linux" in done.stdout
+    assert "landing.ingress.3  starwars.pol:11" in done.stdout
+    assert "Every verdict is what the policy says." in done.stdout
+
+
+def test_demo_without_capabilities() -> None:
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable]
+    done = subprocess.run([*command, "examples/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the reference evaluator, because the kernel cannot be used here" in done.stdout
+    assert "CAP_BPF" in done.stdout
+    assert "landing.ingress.3  starwars.pol:11" in done.stdout
