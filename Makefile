@@ -14,6 +14,7 @@ venv: $(VENV)/.installed ## make .venv with the package and the tools to work on
 
 $(VENV)/.installed: pyproject.toml
 	@echo "setting up $(VENV): the package, its dependencies and the test tools, from the package index"
+	@scripts/find-python "$(PYTHON)" >/dev/null 2>&1 || scripts/install-tools python3-venv
 	@python=$$(scripts/find-python "$(PYTHON)") && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@

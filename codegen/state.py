@@ -17,7 +17,6 @@ from policyc.artifact.layout import (
     IDLE_OTHER,
     IDLE_TCP,
     IDLE_TCP_OPENING,
-    NO_RULE,
     CtFlag,
     IdentityFlag,
     PeerClassCode,
