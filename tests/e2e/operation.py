@@ -193,7 +193,7 @@ def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def compile_policy(text: str, folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     source, built = folder / "e2e.pol", folder / "e2e.o"
     source.write_text(text)
     command = [sys.executable, "-m", "policyc", "compile", str(source), "-o", str(built)]
