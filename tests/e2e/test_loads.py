@@ -260,3 +260,16 @@ def test_two_loads_on_one_device_must_both_allow(
     assert len(machine.attached()) == 4
     operator.run("unload", "one")
     assert machine.snapshot() == ([], 0, [], {})
+
+
+def test_a_device_that_is_removed(
+    site: Site, machine: Machine, operator: Operator, policy: Callable[[str], Path]
+) -> None:
+    machine.run("ip", "link", "add", "short0", "type", "veth", "peer", "name", "short1")
+    operator.load(policy(BOTH), "--attach", "uplink:short0", "--attach", "uplink:world")
+    machine.run("ip", "link", "del", "short0")
+    status = operator.run("status", code=1).stdout
+    assert "uplink:short0: NOT ATTACHED" in status
+    assert "uplink:world: attached" in status
+    operator.run("unload", "shop")
+    assert machine.snapshot() == ([], 0, [], {})
