@@ -62,6 +62,9 @@ def run(module: str, sources: dict[str, str]) -> Built:
 def _compile(text: str) -> tuple[bytes, bytes]:
     import llvmlite.binding as llvm
 
+    # Blocks stay where they were emitted, heads of loops first: kernels before 6.8 refuse a loop whose last block falls
+    # through into its first instead of jumping there (check_cfg in kernel/bpf/verifier.c).
+    llvm.set_option("policyc", "-disable-block-placement")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     module = llvm.parse_assembly(text)

@@ -35,7 +35,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("family", 1),  # 4 or 6
     ("protocol", 1),
     ("hook", 1),
-    # SCRATCH: outside matching, the next 48 bytes hold bytes of the packet, then a table's key.
+    # SCRATCH: while parsing, the next 48 bytes hold bytes of the packet.
     ("best", 8),  # see match.py: best cells, enforced and prospective, of the packet's key
     ("best_prospective", 8),
     ("named", 8),  # of the NAMED key

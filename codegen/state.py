@@ -23,7 +23,7 @@ from policyc.artifact.layout import (
     Reason,
 )
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.flow import OFFSET, SCRATCH, SCRATCH_SIZE, Flag, Flow, debug_type
+from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.match import Matching
@@ -68,9 +68,14 @@ def _lookup_index(f: Function, map_: Value, key: Value, index: Var) -> None:
         index.set(f.load(found, I32))
 
 
-def set_peer(f: Function, maps: Maps, flow: Flow) -> None:
-    """Fills peer, its class and identity slot from the `match` address."""
-    index = peer_of(f, maps, flow.get("family"), flow.address("match"))
+def set_peer(f: Function, maps: Maps, flow: Flow, key: Value | None = None) -> None:
+    """Fills peer, its class and identity slot from the `match` address. In a function that was handed the record, `key` is 16 bytes
+    of its own stack: kernel 6.1 takes no key from memory of unknown kind."""
+    address = flow.address("match")
+    if key is not None:
+        f.copy(key, 0, address, 0, 16)
+        address = key
+    index = peer_of(f, maps, flow.get("family"), address)
     flow.set("peer", index)
     class_ = f.select(
         f.eq(index, 0), I32(PeerClassCode.WORLD),
@@ -104,9 +109,8 @@ class _Builder:
         self.config = config
         self.generation = f.load(config, I32, CONFIG_GENERATION)
         self.now = f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
-        # One key at a time is alive, and none while rules are matched.
-        assert max(CT6_KEY.size, FRAG_KEY.size) <= SCRATCH_SIZE
-        self.key = f.at_offset(flow.pointer, SCRATCH)
+        # One key at a time is alive.
+        self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
         self.value = f.slot(ir.ArrayType(I8, max(CT.size, FRAG.size)), "value")
         self.done = f.b.append_basic_block("judged")
         self.fresh = f.b.append_basic_block("fresh")
@@ -205,7 +209,7 @@ class _Builder:
         older = f.ne(f.load(entry, I32, GENERATION), self.generation)
         with f.if_(f.either(older, f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
             flow.copy_address("match", prefix + "remote")
-            set_peer(f, self.maps, flow)
+            set_peer(f, self.maps, flow, self.key)
             direction = f.load(entry, I8, DIRECTION)
             protocol = flow.get(prefix + "protocol")
             port = f.var(f.load(entry, I16, ICMP_TYPE))
