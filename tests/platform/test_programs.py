@@ -29,6 +29,7 @@ FRAME = bytes(12) + b"\x08\x00" + b"\x45" + bytes(50)
 ZERO, ONE = bytes(4), b"\1\0\0\0"
 TC_PASSED, TC_DENIED = 0xFFFFFFFF, 2
 SKB_LEN, SKB_DATA, SKB_DATA_END = 0, 76, 80
+SKB_PULL_DATA = 39  # linux/bpf.h
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,17 @@ def test_ancestor_cgroup_ids_in_cgroup_skb(cgroup: Path) -> None:
         assert os.waitpid(child, 0)[1] == 0
         ids = [int.from_bytes(v, "little") for v in numbers(made, "seen")[:3]]
     assert ids == [cgroup.parent.stat().st_ino, cgroup.stat().st_ino, 0]
+
+
+def test_cgroup_programs_cannot_pull_data() -> None:
+    def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
+        f.helper(SKB_PULL_DATA, f.args[0], I32(0))  # type: ignore[arg-type]
+        f.ret(1)
+
+    with loaded({("tc", "probe"): body}):
+        pass
+    with pytest.raises(OperationError, match="pull_data"), loaded({("cgroup_skb/ingress", "probe"): body}):
+        pass
 
 
 def test_cgroup_programs_see_descendants_and_no_ping(cgroup: Path, own_netns: None) -> None:
