@@ -37,7 +37,7 @@ from policyc.artifact.layout import (
 from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
-from policyc.runtime import addresses, bpffs, netlink
+from policyc.runtime import addresses, bpffs, connections, netlink, sockets
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
@@ -347,6 +347,7 @@ class _Installation:
             self._remember(undo)
             progress("attaching")
             self._attach(undo)
+            self._enter_connections()
             self._configure(State.ACTIVE)
             self._switch(active(self._header.slot))
             undo.pop_all()
@@ -373,8 +374,7 @@ class _Installation:
         index_of = {e.name: e.index for e in contents.endpoints}
         self._fill("identities", ((NUMBER.pack(s), record) for s, record in contents.records.items()))
         self._fill("endpoints", ((NUMBER.pack(i), ENDPOINT.pack(s, f)) for i, s, f in contents.words))
-        owners: dict[Address, int] = dict.fromkeys(contents.host, HOST_ENDPOINT)
-        owners.update((a, e.index) for e in contents.endpoints for a in e.addresses)
+        owners = self._owners()
         for family in "46":
             self._fill(
                 f"ipcache{family}",
@@ -392,6 +392,23 @@ class _Installation:
             ((CGROUP_KEY.pack(p.id), CGROUP.pack(p.kind, index_of.get(p.endpoint, 0))) for p in plan.cgroups.values()),
         )
         self._configure(State.DORMANT)
+
+    def _owners(self) -> dict[Address, int]:
+        """Endpoint index of every address that is somebody's."""
+        owners: dict[Address, int] = dict.fromkeys(self._contents.host, HOST_ENDPOINT)
+        owners.update((a, e.index) for e in self._contents.endpoints for a in e.addresses)
+        return owners
+
+    def _enter_connections(self) -> None:
+        """Makes known the TCP connections that are older than this load. Their packets pass dormant hooks meanwhile."""
+        index_of = {e.name: e.index for e in self._contents.endpoints}
+        groups = connections.subjects_by_cgroup(self._contents.plan.cgroups.values(), index_of)
+        found = connections.entries(sockets.connections(), self._owners(), groups)
+        with ExitStack() as tables:
+            opened = {name: table for name in ("ct4", "ct6") if (table := self._map(name)) is not None}
+            for table in opened.values():
+                tables.callback(table.close)
+            connections.enter(opened, found)
 
     def _configure(self, state: State) -> None:
         # Endpoints cannot have changed since: the lock is ours.

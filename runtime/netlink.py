@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from policyc.runtime.addresses import Address
 from policyc.runtime.libbpf import error
 
+NETLINK_ROUTE = 0
 NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_GETLINK, RTM_GETADDR, RTM_GETQDISC, RTM_GETTFILTER = 18, 22, 38, 46
@@ -48,9 +49,9 @@ class Filter:
 def devices() -> dict[str, Device]:
     """Devices of this network namespace by name."""
     found = {}
-    for body in _dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0)):
+    for body in dump(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0)):
         _, arphrd, ifindex, flags, _ = IFINFO.unpack_from(body)
-        name = _attributes(body[IFINFO.size :]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+        name = attributes(body[IFINFO.size :]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
         found[name] = Device(name, ifindex, arphrd == ARPHRD_ETHER, bool(flags & IFF_LOOPBACK))
     return found
 
@@ -58,11 +59,11 @@ def devices() -> dict[str, Device]:
 def interface_addresses() -> set[Address]:
     """All addresses of all devices of this network namespace."""
     found: set[Address] = set()
-    for body in _dump(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
+    for body in dump(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
         family = IFADDR.unpack_from(body)[0]
-        attributes = _attributes(body[IFADDR.size :])
+        given = attributes(body[IFADDR.size :])
         # On a point-to-point device IFA_ADDRESS is the other end's.
-        address = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS)
+        address = given.get(IFA_LOCAL) or given.get(IFA_ADDRESS)
         if address is not None and family in (socket.AF_INET, socket.AF_INET6):
             found.add(("4" if family == socket.AF_INET else "6", int.from_bytes(address, "big")))
     return found
@@ -71,12 +72,12 @@ def interface_addresses() -> set[Address]:
 def filters(ifindex: int, parent: int) -> list[Filter]:
     """The filters at one side of a device; none where it has no clsact qdisc."""
     found = []
-    for body in _dump(RTM_GETTFILTER, TCMSG.pack(0, 0, ifindex, 0, parent, 0)):
+    for body in dump(RTM_GETTFILTER, TCMSG.pack(0, 0, ifindex, 0, parent, 0)):
         _, _, _, handle, _, info = TCMSG.unpack_from(body)
-        attributes = _attributes(body[TCMSG.size :])
-        options = _attributes(attributes.get(TCA_OPTIONS, b""))
+        given = attributes(body[TCMSG.size :])
+        options = attributes(given.get(TCA_OPTIONS, b""))
         program = int.from_bytes(options.get(TCA_BPF_ID, b"")[:4], "little" if _LITTLE else "big")
-        kind = attributes.get(TCA_KIND, b"").rstrip(b"\0").decode(errors="replace")
+        kind = given.get(TCA_KIND, b"").rstrip(b"\0").decode(errors="replace")
         if handle:  # handle 0 announces the priority itself
             found.append(Filter(kind, info >> 16, handle, program))
     return found
@@ -84,19 +85,19 @@ def filters(ifindex: int, parent: int) -> list[Filter]:
 
 def ingress_qdisc(ifindex: int) -> str | None:
     """The kind of qdisc that holds filters of arriving packets (`clsact`, `ingress`), None where there is none."""
-    for body in _dump(RTM_GETQDISC, TCMSG.pack(0, 0, 0, 0, 0, 0)):
+    for body in dump(RTM_GETQDISC, TCMSG.pack(0, 0, 0, 0, 0, 0)):
         _, _, index, _, parent, _ = TCMSG.unpack_from(body)
         if index == ifindex and parent == CLSACT_PARENT:
-            return _attributes(body[TCMSG.size :]).get(TCA_KIND, b"").rstrip(b"\0").decode(errors="replace")
+            return attributes(body[TCMSG.size :]).get(TCA_KIND, b"").rstrip(b"\0").decode(errors="replace")
     return None
 
 
 _LITTLE = struct.pack("=H", 1) == b"\1\0"
 
 
-def _dump(kind: int, body: bytes) -> Iterator[bytes]:
-    """The bodies of the messages that answer a dump request."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as channel:
+def dump(kind: int, body: bytes, protocol: int = NETLINK_ROUTE) -> Iterator[bytes]:
+    """The bodies of the messages that answer a dump request; none where the kernel does not know what is asked for."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as channel:
         channel.bind((0, 0))
         channel.send(MESSAGE.pack(MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + body)
         while True:
@@ -111,12 +112,12 @@ def _dump(kind: int, body: bytes) -> Iterator[bytes]:
                     number = -struct.unpack_from("=i", content)[0]
                     if number in (2, 19, 22):  # ENOENT, ENODEV, EINVAL: no such qdisc or device
                         return
-                    raise error(number, "ask the kernel for its devices (rtnetlink)")
+                    raise error(number, "ask the kernel for its devices and sockets (netlink)")
                 yield content
                 offset += (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
     """struct rtattr, one after another: type without its flag bits → payload."""
     found, offset = {}, 0
     while offset + 4 <= len(data):

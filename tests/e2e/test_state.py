@@ -3,13 +3,14 @@ the subject of its uplinks."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from operation import Client, Namespace, Operator, Site, address, answered, brief, curl, endpoint, ping
+from operation import Client, Namespace, Operator, Site, address, answered, brief, curl, endpoint, ping, soon
 
 pytestmark = pytest.mark.bpf
 
@@ -123,3 +124,91 @@ def test_the_machine_at_its_uplink(
     assert {brief(e) for e in denied} == {("ingress", "deny", None, "default"), ("egress", "deny", None, "default")}
     assert {e["dst"]["class"] for e in denied if e["direction"] == "ingress"} == {"host"}
     assert operator.reasons()["ingress", "allow", "no-subject"] > 0
+
+
+TICKS = """
+import socket, threading, time
+server = socket.create_server(("::", 9100), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+def serve(client):
+    while client.send(b"."):
+        time.sleep(0.05)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+READER = """
+import socket, sys
+client = socket.create_connection((sys.argv[1], 9100))
+while data := client.recv(4096):
+    sys.stdout.write("." * len(data))
+    sys.stdout.flush()
+"""
+OLDER = """\
+policy client for { app == web } {
+  ingress {}
+  egress { allow to any on tcp/9100 as ticks }
+}
+policy server for host {
+  ingress { allow from any on tcp/9100 as ticks }
+  egress {}
+}
+"""
+NOBODY = OLDER.replace("tcp/9100", "tcp/9101")
+
+
+@contextmanager
+def ticking(server: Namespace, client: Namespace, target: str, log: Path, group: Path | None) -> Iterator[None]:
+    """A connection on which only the server sends, ten times a second; `log` grows with what the client gets."""
+    log.touch()
+    join = f"echo $$ >{group}/cgroup.procs &&" if group is not None else ""
+    serving = server.start(sys.executable, "-c", TICKS, stdout=subprocess.PIPE)
+    try:
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == b"ready\n"
+        reader = ["sh", "-c", f'{join} exec "$@" >{log}', "sh", sys.executable, "-c", READER, target]
+        reading = client.start(*reader, stderr=subprocess.DEVNULL)
+        try:
+            assert grows(log)
+            yield
+        finally:
+            reading.kill()
+            reading.wait()
+    finally:
+        serving.kill()
+        serving.wait()
+
+
+def grows(log: Path) -> bool:
+    size = log.stat().st_size
+    return soon(lambda: log.stat().st_size > size + 2, 1.0)
+
+
+@pytest.mark.parametrize(("text", "goes_on"), [(OLDER, True), (NOBODY, False)], ids=["allowed", "denied"])
+@pytest.mark.parametrize("where", ["uplink", "cgroup"])
+def test_connections_older_than_the_load(
+    site: Site,
+    operator: Operator,
+    policy: Callable[[str], Path],
+    cgroup: Path,
+    tmp_path: Path,
+    version: int,
+    where: str,
+    text: str,
+    goes_on: bool,
+) -> None:
+    """They are judged in the direction in which they began, though the other end speaks first after the load."""
+    log, machine = tmp_path / "ticks", site.network.machine
+    if where == "uplink":
+        server, client, target, group = machine, site.guest("world"), ("203.0.113.1", "2001:db8:bad::1"), None
+        endpoints, attach = operator.endpoints(), ["--attach", "uplink:world"]
+    else:
+        server, client, group = site.guest("api"), site.guest("web"), cgroup
+        target = (address("api", 4), address("api", 6))
+        endpoints, attach = operator.endpoints(endpoint("web", cgroup=str(cgroup))), []
+    with ticking(server, client, target[version == 6], log, group):
+        place = operator.at(machine if where == "uplink" else client)
+        place.load(policy(text), "--endpoints", str(endpoints), *attach)
+        grows(log)  # what was on its way
+        assert grows(log) is goes_on
+        counted = operator.counters()
+        assert all(rule["connections"] == 0 for rule in counted.values())
