@@ -96,6 +96,11 @@ def endpoints(text: str) -> tuple[Endpoint, ...]:
     return tuple(endpoint(line) for line in text.splitlines() if line.strip())
 
 
+def said(value: object) -> str:
+    """A parameter in a test's name: frames and the like are numbered."""
+    return value.replace(" ", "-") if isinstance(value, str) else str(value) if isinstance(value, int) else "frame"
+
+
 def outcome(verdict: str, reason: str, ref: str | None) -> str:
     return f"{verdict} {reason} {ref}" if ref else f"{verdict} {reason}"
 
@@ -127,7 +132,7 @@ class Scene:
         tables: Mapping[str, int] | None = None,
     ) -> None:
         self.place, self.policy = place, policy_of(policy)
-        self.endpoints = endpoints(who)
+        self.endpoints = self._registered = endpoints(who)
         self.host = tuple(address(a) for a in host.split())
         self.audit, self.state, self.events = audit, State.ACTIVE, Events.TRACE
         self.kernel = _Load(artifact_of(policy), self.endpoints, self.host, tables or {})
@@ -144,7 +149,7 @@ class Scene:
         own_netns: bool = False,
     ) -> None:
         """Attach points anew, and nothing remembered."""
-        kernel, d = self.kernel, self.place.devices
+        kernel, d, self.endpoints = self.kernel, self.place.devices, self._registered
         (inner_id, inner_level), (outer_id, outer_level) = self.place.cgroups
         bound = {n for n in (workload, inner, outer, *elsewhere) if n}
         kernel.fill(frozenset(bound), frozenset([inner or outer or ""] if own_netns else []))
@@ -181,6 +186,12 @@ class Scene:
         self.model.state = model.State(min(int(self.state), 2))
 
     # --- changes ----------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.kernel.forget()
+        self.model.connections.clear()
+        self.model.fragments.clear()
 
     def relabel(self, who: str) -> None:
         """Some endpoints have other labels now; addresses stay as they are."""
