@@ -27,9 +27,11 @@ _FIELDS: list[tuple[str, int]] = [
     ("length", 4),  # bytes of the packet from the IP header on
     ("ifindex", 4),
     ("fragment_id", 4),  # network
-    ("quoted_local", 16),  # network; the packet that an ICMP error quotes, seen from the subject
-    ("quoted_remote", 16),
-    ("quoted_local_port", 2),
+    (
+        "quoted_destination",
+        16,
+    ),  # network; of the packet that an ICMP error quotes; its source is the error's destination
+    ("quoted_local_port", 2),  # as the subject knows it
     ("quoted_remote_port", 2),
     ("direction", 1),
     ("family", 1),  # 4 or 6

@@ -392,12 +392,11 @@ class _Builder:
             self._outcome(flow, "audit_", 0, Reason.NOT_READY)
             f.ret(0)
         variants = ["", "audit_"] if self.tables.has_audit else [""]
-        decided = [f.var(0, I8) for _ in variants]
-        portless = f.eq(f.shr(key, 24), int(KeyKind.PORTLESS))
+        decided = f.var(0, I8)  # a bit a variant
         for tier in sorted({g.tier for g in self.tables.groups}):
-            self._tier(f, flow, record, direction, key, portless, tier, decided)
+            self._tier(f, flow, record, direction, key, tier, decided)
         for i, prefix in enumerate(variants):
-            with f.if_(f.eq(decided[i].get(), 0)):
+            with f.if_(f.not_(f.bits(decided.get(), 1 << i))):
                 selected = IdentityFlag.SELECTED if i == 0 else IdentityFlag.SELECTED_AUDIT
                 some = f.bits(f.load(record, I32), int(selected))
                 self._outcome(flow, prefix, 1, f.select(some, I8(Reason.DEFAULT), I8(Reason.NO_POLICY)))
@@ -421,13 +420,12 @@ class _Builder:
         record: Value,
         direction: Value,
         key: Value,
-        portless: Value,
         tier: Tier,
-        decided: list[Var],
+        decided: Var,
     ) -> None:
         after = f.b.append_basic_block(f"after_{tier.word}")
-        open_ = f.eq(decided[0].get(), 0) if len(decided) == 1 else f.either(*(f.eq(d.get(), 0) for d in decided))
-        with f.if_(f.not_(open_)):
+        variants = ["", "audit_"] if self.tables.has_audit else [""]
+        with f.if_(f.eq(decided.get(), (1 << len(variants)) - 1)):
             f.leave(after)
         for name in ("best", "best_prospective", "named", "named_prospective"):
             flow.set(name, NONE)
@@ -439,24 +437,28 @@ class _Builder:
             group = f.load(record, I32, f.add(base, f.shl(f.to(i, I64), 2)))
             isolation.set(f.or_(isolation.get(), self._word(f, group, _ISOLATION)))
             f.call(self.group, flow.pointer, group, key, 0)
-            with f.if_(portless):
+            with f.if_(self._is_portless(f, key)):
                 named_key = f.add(f.and_(key, 0xFF0000), int(KeyKind.NAMED) << 24)
                 f.call(self.group, flow.pointer, group, named_key, 1)
-        for i, prefix in enumerate(["", "audit_"][: len(decided)]):
-            self._decide(f, flow, prefix, i, isolation, portless, decided[i])
+        for i, prefix in enumerate(variants):
+            self._decide(f, flow, key, prefix, i, isolation, decided)
         f.leave(after)
         f.b.position_at_end(after)
 
-    def _decide(
-        self, f: Function, flow: Flow, prefix: str, i: int, isolation: Var, portless: Value, decided: Var
-    ) -> None:
+    @staticmethod
+    def _is_portless(f: Function, key: Value) -> Value:
+        return f.eq(f.shr(key, 24), int(KeyKind.PORTLESS))
+
+    def _decide(self, f: Function, flow: Flow, key: Value, prefix: str, i: int, isolation: Var, decided: Var) -> None:
         end = f.b.append_basic_block("tier_decided")
-        with f.if_(f.ne(decided.get(), 0)):
+        with f.if_(f.bits(decided.get(), 1 << i)):
             f.leave(end)
         best, named = (flow.get(n + ("_prospective" if i else "")) for n in ("best", "named"))
-        with f.if_(f.both(portless, f.ne(named, NONE), f.cmp("<=", f.shr(named, 42), f.shr(best, 42)))):
+        with f.if_(
+            f.both(self._is_portless(f, key), f.ne(named, NONE), f.cmp("<=", f.shr(named, 42), f.shr(best, 42)))
+        ):
             self._outcome(flow, prefix, 0, Reason.FRAGMENT)
-            decided.set(1)
+            decided.set(f.or_(decided.get(), 1 << i))
             f.leave(end)
         with f.if_(f.ne(best, NONE)):
             action = f.and_(f.shr(best, 40), 3)
@@ -464,12 +466,12 @@ class _Builder:
                 verdict = f.to(f.b.zext(f.eq(action, int(Action.ALLOW)), I8), I8)
                 rank = f.to(f.shr(best, 8), I32)
                 self._outcome(flow, prefix, verdict, Reason.RULE, rank, f.to(f.and_(best, 1), I8))
-                decided.set(1)
+                decided.set(f.or_(decided.get(), 1 << i))
             f.leave(end)
         bit, log_bit = (ISOLATES_PROSPECTIVE, ISOLATION_LOG_PROSPECTIVE) if i else (ISOLATES, ISOLATION_LOG)
         with f.if_(f.bits(isolation.get(), bit)):
             log = f.to(f.bits(isolation.get(), log_bit), I8)
             self._outcome(flow, prefix, 0, Reason.DEFAULT, NO_RULE, log)
-            decided.set(1)
+            decided.set(f.or_(decided.get(), 1 << i))
         f.leave(end)
         f.b.position_at_end(end)

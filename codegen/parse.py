@@ -75,18 +75,6 @@ def _head(f: Function) -> Head:
     return Head(f.var(0, I8), f.var(0, I32), f.var(0, I32), f.var(0, I8), f.var(0, I8), f.var(0, I32))
 
 
-@dataclass(frozen=True)
-class Ends:
-    """Where a chain's addresses go in the flow record."""
-
-    source: str
-    destination: str
-
-
-ARRIVING = Ends("remote", "local")  # swapped afterwards where the packet leaves
-QUOTED = Ends("quoted_local", "quoted_remote")  # of an error that arrives; swapped where it leaves
-
-
 def ethernet(f: Function, reader: Reader, tags_before: Value, bad: ir.Block) -> tuple[Var, Var]:
     """Skips the Ethernet header and up to two VLAN tags (`tags_before`, an i32, of them already taken off). Returns ethertype (i16,
     host order) and the offset of what follows; leaves to `bad` where that cannot be read or there are more tags."""
@@ -114,9 +102,21 @@ def _is_big(f: Function, flow: Flow, stated: Value) -> Value:
     return f.both(f.eq(stated, 0), f.cmp(">", flow.get("length"), 0xFFFF))
 
 
-def ipv4(
-    f: Function, reader: Reader, flow: Flow, ends: Ends, offset: Value, packet_end: Value | None, bad: ir.Block
-) -> Head:
+def _addresses(f: Function, flow: Flow, is_quoted: bool, bad: ir.Block, words: list[Value]) -> None:
+    """Source and destination, one or two words each as in the packet, into the record as of a packet that arrives. A quoted
+    packet's source must be the destination of the error, which is in the record already; else leaves to `bad`."""
+    half = len(words) // 2
+    for i, word in enumerate(words[:half]):
+        if is_quoted:
+            with f.if_(f.ne(f.load(flow.address("local"), I64, 8 * i), word)):
+                f.leave(bad)
+        else:
+            f.store(flow.address("remote"), word, offset=8 * i)
+    for i, word in enumerate(words[half:]):
+        f.store(flow.address("quoted_destination" if is_quoted else "local"), word, offset=8 * i)
+
+
+def ipv4(f: Function, reader: Reader, flow: Flow, offset: Value, packet_end: Value | None, bad: ir.Block) -> Head:
     """`packet_end`: None where the total length binds (a whole packet), else the end that binds (a quoted one)."""
     h = _head(f)
     with f.if_(f.not_(reader.read(offset, 20))):
@@ -138,8 +138,7 @@ def ipv4(
     h.first.set(f.to(f.both(f.not_(later), f.bits(position, 0x2000)), I8))
     h.fragment_id.set(f.to(reader.raw16(4), I32))
     h.protocol.set(reader.u8(9))
-    f.store(flow.address(ends.source), f.to(reader.raw32(12), I64))
-    f.store(flow.address(ends.destination), f.to(reader.raw32(16), I64))
+    _addresses(f, flow, packet_end is not None, bad, [f.to(reader.raw32(n), I64) for n in (12, 16)])
     h.l4.set(f.add(offset, header))
     with f.if_(f.cmp(">", header, 20)), f.if_(f.not_(reader.read(f.sub(h.l4.get(), 1), 1))):
         f.leave(bad)  # the options are not all there
@@ -150,7 +149,6 @@ def ipv6(
     f: Function,
     reader: Reader,
     flow: Flow,
-    ends: Ends,
     offset: Value,
     packet_end: Value | None,
     bad: ir.Block,
@@ -170,8 +168,7 @@ def ipv6(
         with f.if_(f.cmp("<", packet_end, f.add(offset, 40))):
             f.leave(bad)
     h.protocol.set(reader.u8(6))
-    f.copy(flow.address(ends.source), 0, reader.buffer, 8, 16)
-    f.copy(flow.address(ends.destination), 0, reader.buffer, 24, 16)
+    _addresses(f, flow, packet_end is not None, bad, [f.load(reader.buffer, I64, n) for n in (8, 16, 24, 32)])
     h.l4.set(f.add(offset, 40))
     with f.loop(MAX_EXTENSIONS + 1, MAX_EXTENSIONS + 1) as (i, done):
         kind = h.protocol.get()
@@ -267,17 +264,15 @@ def quoted(f: Function, reader: Reader, flow: Flow, h: Head, leaves: Value) -> N
     at, end = f.add(h.l4.get(), 8), h.end.get()
     with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
         with v4:
-            _quoted_tuple(f, reader, flow, ipv4(f, reader, flow, QUOTED, at, end, done), leaves, done)
+            _quoted_tuple(f, reader, flow, ipv4(f, reader, flow, at, end, done), leaves, done)
         with v6:
-            _quoted_tuple(f, reader, flow, ipv6(f, reader, flow, QUOTED, at, end, done, done), leaves, done)
+            _quoted_tuple(f, reader, flow, ipv6(f, reader, flow, at, end, done, done), leaves, done)
     f.leave(done)
     f.b.position_at_end(done)
 
 
 def _quoted_tuple(f: Function, reader: Reader, flow: Flow, q: Head, leaves: Value, done: ir.Block) -> None:
-    source, destination = flow.address(QUOTED.source), flow.address(ARRIVING.destination)
-    to_source = f.both(*(f.eq(f.load(source, I64, o), f.load(destination, I64, o)) for o in (0, 8)))
-    with f.if_(f.either(f.ne(q.later.get(), 0), f.not_(to_source))):
+    with f.if_(f.ne(q.later.get(), 0)):
         f.leave(done)
     protocol, at = q.protocol.get(), q.l4.get()
     with f.if_(is_one_of(f, protocol, (TCP, UDP, SCTP, ICMP, ICMPV6))):
@@ -295,21 +290,23 @@ def _quoted_tuple(f: Function, reader: Reader, flow: Flow, q: Head, leaves: Valu
                 flow.set("quoted_remote_port", reader.raw16(2))
     # An error that arrives quotes what the subject sent; one that leaves quotes what it received.
     with f.if_(leaves):
-        swap_ends(f, flow, "quoted_")
+        swap_ports(f, flow, "quoted_")
     flow.set("quoted_protocol", protocol)
     flow.raise_flag(Flag.QUOTES)
 
 
-def swap_ends(f: Function, flow: Flow, prefix: str) -> None:
-    """Exchanges local and remote address and port."""
-    local, remote = flow.address(prefix + "local"), flow.address(prefix + "remote")
+def swap_ports(f: Function, flow: Flow, prefix: str = "") -> None:
+    ports = flow.get(prefix + "local_port"), flow.get(prefix + "remote_port")
+    flow.set(prefix + "local_port", ports[1])
+    flow.set(prefix + "remote_port", ports[0])
+
+
+def swap_addresses(f: Function, flow: Flow) -> None:
+    local, remote = flow.address("local"), flow.address("remote")
     for offset in (0, 8):
         a, b = f.load(local, I64, offset), f.load(remote, I64, offset)
         f.store(local, b, offset=offset)
         f.store(remote, a, offset=offset)
-    ports = flow.get(prefix + "local_port"), flow.get(prefix + "remote_port")
-    flow.set(prefix + "local_port", ports[1])
-    flow.set(prefix + "remote_port", ports[0])
 
 
 def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, no_addresses: ir.Block) -> None:
@@ -319,13 +316,13 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
     done = f.b.append_basic_block("parsed")
     chain, bad = f.b.append_basic_block("bad_chain"), f.b.append_basic_block("bad_l4")
     if family == 4:
-        h = ipv4(f, reader, flow, ARRIVING, offset, None, no_addresses)
+        h = ipv4(f, reader, flow, offset, None, no_addresses)
         hop_limit: Value = I8(0)
     else:
         with f.if_(f.not_(reader.read(f.add(offset, 7), 1))):
             f.leave(no_addresses)
         hop_limit = f.var(reader.u8(0)).get()
-        h = ipv6(f, reader, flow, ARRIVING, offset, None, no_addresses, chain)
+        h = ipv6(f, reader, flow, offset, None, no_addresses, chain)
     flow.set("length", f.sub(h.end.get(), offset))
     flow.set("protocol", h.protocol.get())
     flow.set("fragment_id", h.fragment_id.get())
@@ -355,4 +352,5 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
     f.leave(done)
     f.b.position_at_end(done)
     with f.if_(leaves):
-        swap_ends(f, flow, "")
+        swap_addresses(f, flow)
+        swap_ports(f, flow)

@@ -220,7 +220,7 @@ class _ProgramBuilder:
         with f.loop(DEEPEST_CGROUP, DEEPEST_CGROUP) as (i, done):
             level = f.sub(DEEPEST_CGROUP, i)
             with f.if_(f.ne(f.and_(f.b.lshr(levels, level), 1), 0)):
-                key = f.slot(I64)
+                key = f.at_offset(self.flow.pointer, SCRATCH)
                 f.store(key, f.helper(Helper.SKB_ANCESTOR_CGROUP_ID, self.context, level))
                 bound = f.lookup(self.maps["cgroups"], key)
                 with f.if_(f.not_null(bound)):

@@ -183,14 +183,21 @@ class _Builder:
         """The tuple's key in the table of its family (layout.CT4_KEY, CT6_KEY) into `self.key`."""
         f, flow, key = self.f, self.flow, self.key
         subject = f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get(prefix + "protocol"), I32))
-        local, remote, ports = (OFFSET[prefix + n] for n in ("local", "remote", "local_port"))
         with f.if_else(f.eq(flow.get("family"), 4)) as branches:
             for branch, size, step in zip(branches, (4, 16), (I32, I64), strict=True):
                 with branch:
-                    f.copy(key, 0, flow.pointer, local, size, step)
-                    f.copy(key, size, flow.pointer, remote, size, step)
-                    f.copy(key, 2 * size, flow.pointer, ports, 4, I32)
+                    f.copy(key, 0, flow.pointer, OFFSET["local"], size, step)
+                    f.copy(key, size, flow.pointer, OFFSET["remote"], size, step)
+                    if prefix:
+                        with f.if_else(self._arrives()) as (arrives, leaves):
+                            for way, at in ((arrives, size), (leaves, 0)):
+                                with way:
+                                    f.copy(key, at, flow.pointer, OFFSET["quoted_destination"], size, step)
+                    f.copy(key, 2 * size, flow.pointer, OFFSET[prefix + "local_port"], 4, I32)
                     f.store(key, subject, offset=2 * size + 4)
+
+    def _arrives(self) -> Value:
+        return self.f.eq(self.flow.get("direction"), int(Direction.INGRESS))
 
     def _is_live(self, entry: Value, protocol: Value) -> Value:
         """Whether the entry has not idled out."""
@@ -208,7 +215,10 @@ class _Builder:
         f, flow = self.f, self.flow
         older = f.ne(f.load(entry, I32, GENERATION), self.generation)
         with f.if_(f.either(older, f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
-            flow.copy_address("match", prefix + "remote")
+            flow.copy_address("match", "remote")
+            if prefix:
+                with f.if_(self._arrives()):
+                    flow.copy_address("match", "quoted_destination")
             set_peer(f, self.maps, flow, self.key)
             direction = f.load(entry, I8, DIRECTION)
             protocol = flow.get(prefix + "protocol")
@@ -321,7 +331,7 @@ class _Builder:
     def _fragment_key(self) -> Value:
         f, flow = self.f, self.flow
         key = self.key
-        with f.if_else(f.eq(flow.get("direction"), int(Direction.INGRESS))) as (ingress, egress):
+        with f.if_else(self._arrives()) as (ingress, egress):
             for branch, source, destination in ((ingress, "remote", "local"), (egress, "local", "remote")):
                 with branch:
                     f.copy(key, 0, flow.pointer, OFFSET[source], 16)
