@@ -32,7 +32,7 @@ type Point struct {
 }
 
 // load sizes the maps, has the kernel take the object, and fills the maps in the order of docs/artifact.md.
-// Until the last write, that of `config`, the programs deny every IP packet.
+// Until the last write, that of `config`, the programs deny every packet.
 func load(artifact *Artifact, file *Endpoints, host []netip.Addr, points []Point, events uint32) (*ebpf.Collection, error) {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(artifact.Object))
 	if err != nil {

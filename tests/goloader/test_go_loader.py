@@ -56,7 +56,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if fetched.returncode:
         pytest.skip(f"the loader's modules cannot be had: {fetched.stderr.strip()}")
     binary = tmp_path_factory.mktemp("go") / "go-loader"
-    subprocess.run(["go", "build", "-o", str(binary), "."], cwd=LOADER, check=True)
+    subprocess.run(["go", "build", "-buildvcs=false", "-o", str(binary), "."], cwd=LOADER, check=True)
     return binary
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,4 +65,15 @@ def cgroup() -> Iterator[Path]:
     leaf.mkdir(parents=True)
     yield leaf
     for folder in (leaf, leaf.parent, top):
-        folder.rmdir()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """A cgroup is busy for a moment after its last process has ended."""
+    for _ in range(100):
+        try:
+            folder.rmdir()
+            return
+        except OSError:
+            time.sleep(0.02)
+    folder.rmdir()

@@ -94,6 +94,29 @@ def test_bytes_beyond_the_linear_part_are_read_by_the_helper(own_netns: None) ->
     assert (failed, byte) == (0, ord("x"))
 
 
+def test_xdp_frags_reads_and_takes_large_frames(own_netns: None) -> None:
+    """The helper reads beyond the first buffer; a driver takes only programs for several buffers at a large MTU."""
+
+    def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
+        got = f.slot(I64)
+        f.store(got, 0, I64)
+        f.helper(Helper.XDP_LOAD_BYTES, f.args[0], I32(7000), got, 1)
+        f.ret(f.to(f.load(got, I64), I32))
+
+    subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "name", "two"], check=True)
+    for name in ("one", "two"):
+        subprocess.run(["ip", "link", "set", name, "mtu", "9000"], check=True)
+    device = socket.if_nametoindex("one")
+    with loaded({("xdp", "plain"): returns(2), ("xdp.frags", "frags"): body}) as made:
+        links = []
+        for name in ("plain", "frags"):
+            native = opts("bpf_link_create_opts", flags=4)
+            links.append(lib().bpf_link_create(made.program_fd(name), device, 37, native))
+        assert links[0] < 0 <= links[1]
+        os.close(links[1])
+        assert testrun.run_xdp(made.program_fd("frags"), FRAME + b"x" * 8000).code == ord("x")
+
+
 def test_unspec_asks_the_next_filter_and_ok_does_not(own_netns: None) -> None:
     """TC_ACT_UNSPEC (-1) lets other people's filters judge, too; TC_ACT_OK (0) would end the chain."""
 
@@ -287,7 +310,7 @@ def test_a_map_written_while_programs_run_is_seen(own_netns: None) -> None:
         f.ret(0)
 
     with loaded({("tc", "probe"): body}, [array("config"), array("seen")]) as made:
-        runs = 3_000_000
+        runs = 10_000_000
         runner = threading.Thread(
             target=testrun.run_skb, args=(made.program_fd("probe"), FRAME), kwargs={"repeat": runs}
         )
