@@ -17,6 +17,8 @@ from policyc.runtime import bpffs, netlink, programs
 from policyc.runtime.libbpf import (
     ATTACH_CGROUP_EGRESS,
     ATTACH_CGROUP_INGRESS,
+    ATTACH_TCX_EGRESS,
+    ATTACH_TCX_INGRESS,
     ATTACH_XDP,
     effective_capabilities,
     error,
@@ -36,6 +38,7 @@ TC_SIDES = {
     Hook.TC_INGRESS: (TC_INGRESS, netlink.CLSACT_INGRESS),
     Hook.TC_EGRESS: (TC_EGRESS, netlink.CLSACT_EGRESS),
 }
+TCX_SIDES = {Hook.TC_INGRESS: ATTACH_TCX_INGRESS, Hook.TC_EGRESS: ATTACH_TCX_EGRESS}
 DEVICE_HOOKS = (Hook.TC_INGRESS, Hook.TC_EGRESS, Hook.XDP_INGRESS)
 CGROUP_SIDES = {
     Hook.CGROUP_INGRESS: (ATTACH_CGROUP_INGRESS, "ingress"),
@@ -53,16 +56,15 @@ class Attacher:
     # --- devices --------------------------------------------------------------------------------------------------
 
     def attach_device(self, point: DevicePoint, program: Programs, hooks: Sequence[Hook] | None = None) -> None:
-        """These hooks of a device (all that the point has), or none of them."""
-        hooks = device_hooks(point) if hooks is None else hooks
+        """These hooks of a device (all that the point has), or none of them; those that are there already stay."""
+        made: list[Hook] = []
         try:
-            for hook in hooks:
-                if hook is Hook.XDP_INGRESS:
-                    self._attach_xdp(point, program[hook])
-                else:
-                    self._attach_tc(point, hook, program[hook])
+            for hook in device_hooks(point) if hooks is None else hooks:
+                attach = self._attach_xdp if hook is Hook.XDP_INGRESS else self._attach_tc
+                if attach(point, hook, program[hook]):
+                    made.append(hook)
         except OperationError:
-            self.detach_device(point, program, hooks)
+            self.detach_device(point, program, made)
             raise
 
     def detach_device(self, point: DevicePoint, program: Programs, hooks: Sequence[Hook] = DEVICE_HOOKS) -> None:
@@ -70,9 +72,21 @@ class Attacher:
         for hook in hooks:
             if hook is Hook.XDP_INGRESS:
                 bpffs.unpin(self._xdp_pin(point.ifindex))
-            else:
-                self._detach_tc(point.ifindex, hook, program[hook])
+            elif hook in program:
+                self._detach_tc(point.ifindex, hook, {programs.program_id(program[hook])})
         self._drop_qdisc(point.ifindex)
+
+    def detach_everywhere(self, numbers: set[int]) -> None:
+        """Takes the programs of these numbers from the tc hooks of every device of this network namespace, then every link."""
+        for ifindex in [d.ifindex for d in netlink.devices().values()]:
+            for hook in TC_SIDES:
+                self._detach_tc(ifindex, hook, numbers)
+            self._drop_qdisc(ifindex)
+        self.detach_links()
+
+    def detach_links(self) -> None:
+        for pin in bpffs.pins_in(self._folder):
+            bpffs.unpin(pin)
 
     def swap_device(self, point: DevicePoint, old: Programs, new: Programs) -> None:
         """Puts other programs in the place of the attached ones; no packet passes without one of them."""
@@ -87,15 +101,38 @@ class Attacher:
     def device_attached(self, point: DevicePoint, program: Programs) -> bool:
         """Whether all hooks of the device are there."""
         return all(
-            self._xdp_pin(point.ifindex).exists()
+            _link_holds(self._xdp_pin(point.ifindex))
             if hook is Hook.XDP_INGRESS
-            else _find(point.ifindex, hook, program[hook]) is not None
+            else hook in program and _find(point.ifindex, hook, program[hook]) is not None
             for hook in device_hooks(point)
         )
 
-    def _attach_tc(self, point: DevicePoint, hook: Hook, program: int) -> None:
+    def ahead(self, point: DevicePoint, program: Programs, friends: set[int]) -> list[str]:
+        """Names of the programs and filters that see this device's packets before ours and can let them pass by;
+        `friends` are the numbers of programs that do not."""
+        found: list[str] = []
+        for hook in device_hooks(point):
+            if hook is Hook.XDP_INGRESS:
+                continue
+            found += _tcx_names(point.ifindex, hook)
+            ours = programs.program_id(program[hook]) if hook in program else 0
+            for other in netlink.filters(point.ifindex, TC_SIDES[hook][1]):
+                if other.program and other.program == ours:
+                    break
+                if other.program not in friends:
+                    found.append(programs.program_name(other.program) or f"{other.kind} filter {other.priority}")
+        return found
+
+    def _attach_tc(self, point: DevicePoint, hook: Hook, program: int) -> bool:
+        """Whether it was not there yet."""
         if _find(point.ifindex, hook, program) is not None:
-            return
+            return False
+        if ahead := _tcx_names(point.ifindex, hook):
+            raise OperationError(
+                f"device {point.device} has a TCX program of somebody else ({', '.join(ahead)}), which runs before tc filters"
+                " and can let packets pass by them",
+                f"detach it (`bpftool net show dev {point.device}` names it)",
+            )
         kind = netlink.ingress_qdisc(point.ifindex)
         if kind is None:
             self._make_qdisc(point)
@@ -105,16 +142,17 @@ class Attacher:
                 f"`tc qdisc replace dev {point.device} clsact`, or remove it",
             )
         _tc_attach(point, hook, program, None)
+        return True
 
-    def _detach_tc(self, ifindex: int, hook: Hook, program: int) -> None:
-        found = _find(ifindex, hook, program)
-        if found is None:
-            return
+    def _detach_tc(self, ifindex: int, hook: Hook, numbers: set[int]) -> None:
         side = opts("bpf_tc_hook", ifindex=ifindex, attach_point=TC_SIDES[hook][0])
-        which = opts("bpf_tc_opts", handle=found.handle, priority=found.priority)
-        result = lib().bpf_tc_detach(side, which)
-        if result < 0 and result not in (-errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
-            raise error(-result, f"detach from device {ifindex}")
+        for found in netlink.filters(ifindex, TC_SIDES[hook][1]):
+            if found.program not in numbers:
+                continue
+            which = opts("bpf_tc_opts", handle=found.handle, priority=found.priority)
+            result = lib().bpf_tc_detach(side, which)
+            if result < 0 and result not in (-errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
+                raise error(-result, f"detach from device {ifindex}")
 
     def _make_qdisc(self, point: DevicePoint) -> None:
         both = opts("bpf_tc_hook", ifindex=point.ifindex, attach_point=TC_INGRESS | TC_EGRESS)
@@ -135,10 +173,12 @@ class Attacher:
     def _xdp_pin(self, ifindex: int) -> Path:
         return self._folder / f"xdp-{ifindex}"
 
-    def _attach_xdp(self, point: DevicePoint, program: int) -> None:
+    def _attach_xdp(self, point: DevicePoint, _: Hook, program: int) -> bool:
+        """Whether it was not there yet."""
         pin = self._xdp_pin(point.ifindex)
-        if pin.exists():
-            return
+        if _link_holds(pin):
+            return False
+        bpffs.unpin(pin)  # of a device that is gone
         result = _link(program, point.ifindex, ATTACH_XDP, XDP_DRV_MODE)
         if result < 0 and result not in (-errno.EBUSY, -errno.EPERM, -errno.EEXIST):
             result = _link(program, point.ifindex, ATTACH_XDP, XDP_SKB_MODE)
@@ -150,20 +190,24 @@ class Attacher:
         if result < 0:
             raise error(-result, f"attach an XDP program to device {point.device}")
         _keep(result, pin)
+        return True
 
     # --- cgroups --------------------------------------------------------------------------------------------------
 
     def attach_cgroup(self, point: CgroupPoint, program: Programs) -> None:
-        """Both sides of a cgroup, or none of them."""
+        """Both sides of a cgroup, or none of them; one that is there already stays."""
         try:
             fd = os.open(point.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as failure:
             raise error(failure.errno or errno.EIO, f"open cgroup {point.path}") from None
+        made: list[Hook] = []
         try:
             for hook, (attach_type, _) in CGROUP_SIDES.items():
-                self._attach_cgroup_side(point, hook, fd, attach_type, program[hook])
+                if self._attach_cgroup_side(point, hook, fd, attach_type, program[hook]):
+                    made.append(hook)
         except OperationError:
-            self.detach_cgroup(point)
+            for hook in made:
+                bpffs.unpin(self._cgroup_pin(point.id, hook))
             raise
         finally:
             os.close(fd)
@@ -178,21 +222,24 @@ class Attacher:
             _update_link(self._cgroup_pin(point.id, hook), new[hook])
 
     def cgroup_attached(self, point: CgroupPoint) -> bool:
-        return all(self._cgroup_pin(point.id, hook).exists() for hook in CGROUP_SIDES)
+        return all(_link_holds(self._cgroup_pin(point.id, hook)) for hook in CGROUP_SIDES)
 
     def _cgroup_pin(self, number: int, hook: Hook) -> Path:
         return self._folder / f"cgroup-{CGROUP_SIDES[hook][1]}-{number}"
 
-    def _attach_cgroup_side(self, point: CgroupPoint, hook: Hook, fd: int, attach_type: int, program: int) -> None:
+    def _attach_cgroup_side(self, point: CgroupPoint, hook: Hook, fd: int, attach_type: int, program: int) -> bool:
+        """Whether it was not there yet."""
         pin = self._cgroup_pin(point.id, hook)
-        if pin.exists():
-            return
+        if _link_holds(pin):
+            return False
+        bpffs.unpin(pin)
         result = _link(program, fd, attach_type, 0)
         if result == -errno.EPERM and effective_capabilities() >> 12 & 1:
             raise OperationError(_held(point, fd, attach_type), "detach it (`bpftool cgroup tree` shows where it is)")
         if result < 0:
             raise error(-result, f"attach a program to cgroup {point.path}")
         _keep(result, pin)
+        return True
 
 
 def note_qdiscs(header: Header, points: Iterable[DevicePoint]) -> bool:
@@ -226,6 +273,11 @@ def _find(ifindex: int, hook: Hook, program: int) -> netlink.Filter | None:
     return next((f for f in found if f.program == number), None)
 
 
+def _tcx_names(ifindex: int, hook: Hook) -> list[str]:
+    numbers = programs.attached_to_device(ifindex, TCX_SIDES[hook])
+    return [programs.program_name(n) or f"program {n}" for n in numbers]
+
+
 def _tc_attach(point: DevicePoint, hook: Hook, program: int, replaces: netlink.Filter | None) -> None:
     """In front of the filters that are there; in the place of `replaces` if that is given."""
     side = opts("bpf_tc_hook", ifindex=point.ifindex, attach_point=TC_SIDES[hook][0])
@@ -254,11 +306,25 @@ def _keep(link: int, pin: Path) -> None:
         os.close(link)
 
 
+def _link_holds(pin: Path) -> bool:
+    """Whether a pinned link is there and its device or cgroup too."""
+    if not pin.exists():
+        return False
+    link = bpffs.open_pin(pin)
+    try:
+        return programs.link_target(link) != 0
+    finally:
+        os.close(link)
+
+
 def _update_link(pin: Path, program: int) -> None:
+    """Does nothing where the link, or its device or cgroup, is gone."""
+    if not _link_holds(pin):
+        return
     link = bpffs.open_pin(pin)
     try:
         result = lib().bpf_link_update(link, program, ffi.NULL)
-        if result < 0 and result != -errno.ENOLINK:  # its device or cgroup is gone
+        if result < 0 and result != -errno.ENOLINK:  # gone just now
             raise error(-result, f"update the link {pin.name}")
     finally:
         os.close(link)

@@ -68,13 +68,30 @@ def open_pin(path: Path) -> int:
 
 def unpin(path: Path) -> None:
     """Removes a pin; it may be gone."""
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"remove the pin {path}") from None
+
+
+def pins_in(path: Path) -> list[Path]:
+    """What a folder holds; nothing where it is not there."""
+    try:
+        return sorted(path.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"read the folder {path}") from None
 
 
 def remove_folder(path: Path) -> None:
     """Removes a folder of pins with all that is in it; it may be gone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+    if not path.is_dir() or path.is_symlink():
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"remove the folder {path}") from None
 
 
 def _existing(path: Path) -> Path:

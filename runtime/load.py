@@ -39,25 +39,27 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, bpffs, connections, netlink, sockets
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks, note_qdiscs
+from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
+from policyc.runtime.namespaces import elsewhere
 from policyc.runtime.object import Object
-from policyc.runtime.pins import NEXT, OWN, SHARED, ZERO, Pins, active, close_all
-from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, Spec
+from policyc.runtime.pins import NEXT, NUMBER, OWN, SHARED, ZERO, Pins, active, close_all
+from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, Spec, plan_from_state, renew_cgroup
+from policyc.runtime.programs import program_id
+from policyc.runtime.recovery import finish, recover
 from policyc.runtime.registry import (
     FIRST_ENDPOINT,
     FIRST_SLOT,
     HOST_SLOT,
     NOBODY_SLOT,
-    NUMBER,
     Registry,
     endpoint_flags,
-    plan_from_state,
     registered,
 )
-from policyc.runtime.state import Header, Registered, Snapshot, Store, fold
+from policyc.runtime.state import Header, Registered, Store
+from policyc.runtime.unload import refuse_strays
 
 HEADROOM = 2  # tables hold this many times what is there at load
 
@@ -108,14 +110,14 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
     began = time.monotonic()
     check_name(name)
     with Store(name) as store, ExitStack() as resources:
-        fresh = not store.exists()
-        if fresh:
-            resources.callback(lambda: None if store.exists() else store.remove())
+        resources.callback(lambda: None if store.exists() else store.remove())
         recover(store)
         previous = None
         if store.current.exists():
             # The registry shares the lock, which this function's `with` gives back.
             previous = resources.enter_context(Replaced(store))
+        else:
+            refuse_strays(name)
         options.progress("checking attach points")
         contents = _contents(artifact, name, options, previous)
         with Object(artifact) as obj:
@@ -136,7 +138,7 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         generation,
         len(contents.endpoints),
         sum(len(e.addresses) for e in contents.endpoints),
-        tuple(describe(contents.plan)),
+        tuple(contents.plan.words()),
         time.monotonic() - began,
         tuple(_warnings(contents.plan)),
     )
@@ -166,10 +168,7 @@ def _contents(artifact: Artifact, name: str, options: Options, previous: Replace
     namespace = netlink.namespace()
     wants_devices = bool(options.specs) or any(e.interface is not None for e in endpoints)
     if old is not None and old.header.netns != namespace and (wants_devices or old.plan.devices):
-        raise OperationError(
-            f"load {name!r} belongs to another network namespace (inode {old.header.netns})",
-            "run this command in that namespace (`ip netns exec`, `nsenter --net`)",
-        )
+        raise elsewhere(name, old.header.netns)
     plan = _plan(options, endpoints, old)
     header.netns = namespace
     header.specs = _specs_json(plan)
@@ -220,10 +219,11 @@ def _plan(options: Options, endpoints: list[Endpoint], old: Registry | None) -> 
         for spec in options.specs:
             plan.add_spec(spec, names, devices)
     elif old is not None:
-        for point in plan_from_state(old.header.specs, ()).devices.values():
-            plan.add_device(point)
-        for group in plan_from_state(old.header.specs, ()).cgroups.values():
-            plan.add_cgroup(group)
+        kept = plan_from_state(old.header.specs, ())
+        for point in kept.devices.values():
+            plan.add_device(devices.renew(point))
+        for group in kept.cgroups.values():
+            plan.add_cgroup(renew_cgroup(group))
     bound = {p.endpoint for p in plan.devices.values()} | {p.endpoint for p in plan.cgroups.values()}
     for name in names & bound:
         plan.settle_kinds(name)
@@ -452,11 +452,14 @@ class _Installation:
         for hook, fd in self._programs.items():
             name = "next_" + hook.name.lower()
             self._fill(name, [(NUMBER.pack(self._header.slot), NUMBER.pack(fd))])
-            undo.callback(clear_slot, self._pins, hook, self._header.slot)
+            undo.callback(self._pins.clear_slot, hook, self._header.slot)
 
     # state
 
     def _remember(self, undo: ExitStack) -> None:
+        entries = self._pins.entries()
+        self._header.entries = [program_id(fd) for fd in entries.values()]
+        close_all(entries)
         undo.callback(self._store.artifact(self._header.number).unlink, missing_ok=True)
         self._store.write_file(self._store.artifact(self._header.number), self._artifact.object)
         undo.callback(self._store.next.unlink, missing_ok=True)
@@ -466,7 +469,7 @@ class _Installation:
 
     def _attach(self, undo: ExitStack) -> None:
         """First load: the entry programs, dormant. Replacing: what is new gets the new programs, dormant, and `finish`
-        puts the entry programs in their place; what is gone is detached, as it will be from then on."""
+        puts the entry programs in their place and detaches what is gone; what somebody took away comes back."""
         attacher = Attacher(self._pins.links, self._header.qdiscs)
         plan, before = self._contents.plan, self._old.plan if self._old else Plan()
         entries = self._pins.entries()
@@ -477,40 +480,19 @@ class _Installation:
             program: Mapping[Hook, int] = self._programs if self._old is not None else entries
             for point in plan.devices.values():
                 hooks = new_hooks(before.devices.get(point.ifindex), point)
+                attacher.attach_device(point, entries, [h for h in device_hooks(point) if h not in hooks])
                 attacher.attach_device(point, program, hooks)
                 undo.callback(_detach_device, self._pins, self._header, point, hooks, self._old is not None)
-            old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
-            for number, group in new_groups.items():
-                if number not in old_groups:
+            old_groups = before.attached_cgroups()
+            for number, group in plan.attached_cgroups().items():
+                if number in old_groups:
+                    attacher.attach_cgroup(group, entries)
+                else:
                     attacher.attach_cgroup(group, program)
                     undo.callback(attacher.detach_cgroup, group)
-            for ifindex, point in before.devices.items():
-                if ifindex not in plan.devices:
-                    undo.callback(_reattach_device, self._pins, self._header.qdiscs, point)
-                    attacher.detach_device(point, entries)
-            for number, group in old_groups.items():
-                if number not in new_groups:
-                    undo.callback(_reattach_cgroup, self._pins, group)
-                    attacher.detach_cgroup(group)
 
     def _switch(self, value: int) -> None:
         self._fill("switch", [(ZERO, SWITCH.pack(value))])
-
-
-def _reattach_device(pins: Pins, qdiscs: list[int], point: DevicePoint) -> None:
-    entries = pins.entries()
-    try:
-        Attacher(pins.links, qdiscs).attach_device(point, entries)
-    finally:
-        close_all(entries)
-
-
-def _reattach_cgroup(pins: Pins, group: CgroupPoint) -> None:
-    entries = pins.entries()
-    try:
-        Attacher(pins.links, []).attach_cgroup(group, entries)
-    finally:
-        close_all(entries)
 
 
 def _detach_device(pins: Pins, header: Header, point: DevicePoint, hooks: Sequence[Hook], replacing: bool) -> None:
@@ -528,168 +510,6 @@ def _make_folder(path: Path) -> None:
         raise OperationError(
             f"cannot make the folder {path}: {failure.strerror}", "POLICYC_BPFFS names another place for pins"
         ) from None
-
-
-def clear_slot(pins: Pins, hook: Hook, slot: int) -> None:
-    """Takes the program out of a generation slot."""
-    table = pins.optional_map("next_" + hook.name.lower())
-    if table is not None:
-        table.delete(NUMBER.pack(slot))
-        table.close()
-
-
-# --- after the switch -------------------------------------------------------------------------------------------------------
-
-
-def finish(store: Store) -> None:
-    """Completes a load whose programs judge already; can be done again."""
-    pins = Pins(store.name)
-    snapshot = store.read(store.next)
-    header = snapshot.header
-    plan = plan_from_state(header.specs, (Registered.from_json(line) for line in snapshot.operations))
-    if store.current.exists():
-        entries, programs = pins.entries(), pins.programs(header.number)
-        attacher = Attacher(pins.links, header.qdiscs)
-        try:
-            for point in plan.devices.values():
-                attacher.swap_device(point, programs, entries)
-                # A device that had tc ingress and now has XDP, or the reverse, was judged at both until here.
-                gone = [hook for hook in DEVICE_HOOKS if hook not in device_hooks(point)]
-                attacher.detach_device(point, entries, gone)
-            for group in plan.attached_cgroups().values():
-                attacher.swap_cgroup(group, entries)
-        finally:
-            close_all(entries)
-            close_all(programs)
-    store.next.replace(store.current)
-    for hook in Hook:
-        clear_slot(pins, hook, 1 - header.slot)
-    for folder in pins.folder.glob("g*"):
-        if folder != pins.generation(header.number):
-            bpffs.remove_folder(folder)
-    for file in store.folder.glob("artifact-*.o"):
-        if file != store.artifact(header.number):
-            file.unlink(missing_ok=True)
-
-
-def recover(store: Store) -> None:
-    """Completes or takes back what a killed `load` left. `store` is locked."""
-    if not store.next.exists():
-        return
-    pins = Pins(store.name)
-    header = store.read(store.next).header
-    if pins.switch() == active(header.slot):
-        finish(store)
-        return
-    if not store.current.exists():
-        _remove_all(store, store.read(store.next))
-        store.next.unlink(missing_ok=True)
-        return
-    current, coming = store.read(), store.read(store.next)
-    programs, entries = pins.programs(header.number), pins.entries()
-    attacher = Attacher(pins.links, header.qdiscs)
-    old = plan_from_state(current.header.specs, fold(current.operations))
-    try:
-        new = plan_from_state(header.specs, fold(coming.operations))
-        for point in new.devices.values():
-            if programs:
-                attacher.detach_device(point, programs, new_hooks(old.devices.get(point.ifindex), point))
-        for number, group in new.attached_cgroups().items():
-            if number not in old.attached_cgroups():
-                attacher.detach_cgroup(group)
-        for point in old.devices.values():
-            attacher.attach_device(point, entries)
-        for group in old.attached_cgroups().values():
-            attacher.attach_cgroup(group, entries)
-    finally:
-        close_all(programs)
-        close_all(entries)
-    for hook in Hook:
-        clear_slot(pins, hook, header.slot)
-    bpffs.remove_folder(pins.generation(header.number))
-    store.artifact(header.number).unlink(missing_ok=True)
-    store.next.unlink(missing_ok=True)
-
-
-# --- unloading ----------------------------------------------------------------------------------------------------------------
-
-
-def unload(name: str) -> list[str]:
-    """Detaches, unpins and forgets a load. Returns the attach points that were freed, in words. `OperationError` where it
-    must run in another network namespace; then nothing is changed."""
-    with Store(check_name(name)) as store:
-        recover(store)
-        if not store.current.exists():
-            store.remove()
-            return []
-        snapshot = store.read()
-        freed = _remove_all(store, snapshot)
-        store.remove()
-        return freed
-
-
-def _remove_all(store: Store, snapshot: Snapshot) -> list[str]:
-    header = snapshot.header
-    pins = Pins(store.name)
-    endpoints = fold(snapshot.operations)
-    plan = plan_from_state(header.specs, endpoints)
-    if plan.devices and header.netns != netlink.namespace() and (process := _inhabitant(header.netns)):
-        raise OperationError(
-            f"load {store.name!r} belongs to another network namespace (inode {header.netns})",
-            f"run this command in that namespace (`nsenter --net={process} policyc unload {store.name}`)",
-        )
-    entries = pins.entries()
-    try:
-        attacher = Attacher(pins.links, header.qdiscs)
-        if entries and header.netns == netlink.namespace():
-            for point in plan.devices.values():
-                attacher.detach_device(point, entries)
-        for group in plan.cgroups.values():
-            attacher.detach_cgroup(group)
-    finally:
-        close_all(entries)
-    bpffs.remove_folder(pins.folder)
-    try:
-        bpffs.root().rmdir()  # only if this was the last one
-    except OSError:
-        pass
-    return list(describe(plan))
-
-
-def _inhabitant(namespace: int) -> str | None:
-    """A file that stands for a network namespace; None where it is gone, and its devices with it."""
-    candidates = [f"/proc/{p}/ns/net" for p in _listed("/proc") if p.isdigit()]
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        candidates += [line.split(" ")[4] for line in mounts if f" net:[{namespace}] " in line]
-    for path in candidates:
-        try:
-            if os.stat(path).st_ino == namespace:
-                return path
-        except OSError:
-            continue
-    return None
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def describe(plan: Plan) -> Iterable[str]:
-    """The attach points in words, as `--attach` takes them."""
-    yield from map(describe_device, plan.devices.values())
-    yield from map(describe_group, plan.cgroups.values())
-
-
-def describe_device(point: DevicePoint) -> str:
-    name = f"={point.endpoint}" if point.endpoint else ""
-    return f"{point.kind.name.lower()}:{point.device}{'+xdp' * point.xdp}{name}"
-
-
-def describe_group(point: CgroupPoint) -> str:
-    return f"cgroup:{point.path}={point.endpoint}"
 
 
 def _warnings(plan: Plan) -> Iterable[str]:

@@ -8,18 +8,20 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, SWITCH, Hook, State
 from policyc.diagnostics import OperationError
-from policyc.runtime import bpffs
+from policyc.runtime import bpffs, programs
 from policyc.runtime.maps import Map
 
 TABLES = ("ct4", "ct6", "frags", "denials", "events", "lost")  # kept when a load is replaced
 NEXT = tuple(NEXT_PREFIX + hook.name.lower() for hook in Hook)
 SHARED = ("switch", *NEXT, *TABLES)
 OWN = ("config", "points", "cgroups", "ipcache4", "ipcache6", "endpoints", "identities", "counters", "reasons")
-ZERO = b"\0\0\0\0"  # the key of a map with one entry
+NUMBER = struct.Struct("<I")  # keys of arrays
+ZERO = NUMBER.pack(0)
 
 
 class Pins:
@@ -51,6 +53,23 @@ class Pins:
     def programs(self, number: int) -> dict[Hook, int]:
         """The open programs of load `number`, which the caller closes."""
         return self._programs(self.generation(number), PROGRAM_PREFIX)
+
+    def numbers(self) -> set[int]:
+        """The kernel's numbers of all programs that are pinned, of whichever load number."""
+        found: set[int] = set()
+        paths = [*self.folder.glob(f"{ENTRY_PREFIX}*"), *self.folder.glob(f"g*/{PROGRAM_PREFIX}*")]
+        for path in paths:
+            fd = bpffs.open_pin(path)
+            found.add(programs.program_id(fd))
+            os.close(fd)
+        return found
+
+    def clear_slot(self, hook: Hook, slot: int) -> None:
+        """Takes the program out of a generation slot."""
+        table = self.optional_map(NEXT_PREFIX + hook.name.lower())
+        if table is not None:
+            table.delete(NUMBER.pack(slot))
+            table.close()
 
     def switch(self) -> int:
         """The value of `switch`; NOT_READY where nothing is pinned."""

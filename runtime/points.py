@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from policyc.artifact.layout import CgroupKind, PointKind
 from policyc.diagnostics import OperationError
 from policyc.runtime import cgroups, netlink
 from policyc.runtime.netlink import Device
+from policyc.runtime.state import Registered, Snapshot
 
 SPEC_FORMS = "workload:IF[+xdp]=ENDPOINT, cgroup:PATH=ENDPOINT, uplink:IF[+xdp]"
 
@@ -48,6 +50,11 @@ class DevicePoint:
     endpoint: str | None = None
     by_spec: bool = False  # stays when its endpoint goes
 
+    def __str__(self) -> str:
+        """As `--attach` takes it."""
+        name = f"={self.endpoint}" if self.endpoint else ""
+        return f"{self.kind.name.lower()}:{self.device}{'+xdp' * self.xdp}{name}"
+
 
 @dataclass(frozen=True)
 class CgroupPoint:
@@ -57,6 +64,10 @@ class CgroupPoint:
     kind: CgroupKind
     endpoint: str
     by_spec: bool = False
+
+    def __str__(self) -> str:
+        """As `--attach` takes it."""
+        return f"cgroup:{self.path}={self.endpoint}"
 
 
 @dataclass
@@ -101,6 +112,10 @@ class Plan:
 
     def cgroup_levels(self) -> int:
         return cgroups.levels([p.level for p in self.cgroups.values()])
+
+    def words(self) -> list[str]:
+        """The attach points as `--attach` takes them."""
+        return [str(point) for point in (*self.devices.values(), *self.cgroups.values())]
 
     # --- adding and removing points -----------------------------------------------------------------------------
 
@@ -171,11 +186,9 @@ class DeviceTable:
         self._devices: dict[str, Device] | None = None
 
     def get(self, name: str) -> Device:
-        if self._devices is None:
-            self._devices = netlink.devices()
-        device = self._devices.get(name)
+        device = self._table().get(name)
         if device is None:
-            near = difflib.get_close_matches(name, self._devices, 1)
+            near = difflib.get_close_matches(name, self._table(), 1)
             raise OperationError(
                 f"there is no device {name!r} in this network namespace",
                 f"did you mean {near[0]!r}?" if near else "`ip link` lists the devices",
@@ -188,6 +201,50 @@ class DeviceTable:
         if not device.ethernet:
             raise OperationError(f"{name} carries no Ethernet frames", "attach at an Ethernet device, or at a cgroup")
         return device
+
+    def _table(self) -> dict[str, Device]:
+        if self._devices is None:
+            self._devices = netlink.devices()
+        return self._devices
+
+    def renew(self, point: DevicePoint) -> DevicePoint:
+        """The point at the device that has its name now, else at its device under another name. Raises
+        `OperationError` where both are gone."""
+        device = self._table().get(point.device)
+        if device is None and any(d.ifindex == point.ifindex for d in self._table().values()):
+            return point
+        return replace(point, ifindex=self.get(point.device).ifindex)
+
+
+def plan_of(snapshot: Snapshot) -> Plan:
+    """The points of a load as they were bound, without asking the machine."""
+    return plan_from_state(snapshot.header.specs, snapshot.endpoints.values())
+
+
+def plan_from_state(specs: list[dict[str, Any]], endpoints: Iterable[Registered]) -> Plan:
+    """The points of a load as they were bound, without asking the machine."""
+    plan = Plan()
+    for spec in specs:
+        if "ifindex" in spec:
+            plan.add_device(DevicePoint(**{**spec, "kind": PointKind(spec["kind"])}))
+        else:
+            plan.add_cgroup(CgroupPoint(**{**spec, "kind": CgroupKind(spec["kind"])}))
+    for known in endpoints:
+        if known.device is not None:
+            device, ifindex = known.device
+            plan.add_device(DevicePoint(device, ifindex, PointKind.WORKLOAD, endpoint=known.name))
+        if known.group is not None:
+            path, number, level = known.group
+            plan.add_cgroup(CgroupPoint(path, number, level, CgroupKind.JUDGE, known.name))
+        if known.device is not None or known.group is not None:
+            plan.settle_kinds(known.name)
+    return plan
+
+
+def renew_cgroup(point: CgroupPoint) -> CgroupPoint:
+    """The cgroup that has the path now. Raises `OperationError` where it is gone."""
+    group = cgroups.resolve(point.path)
+    return replace(point, id=group.id, level=group.level)
 
 
 def check_known(name: str, known: Iterable[str], where: str) -> None:

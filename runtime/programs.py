@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 
 from policyc.runtime.libbpf import check, error, ffi, lib
 
 INFO = struct.Struct("<II8s")  # struct bpf_prog_info: type, id, tag
+LINK_TARGET = 16  # of `xdp.ifindex` and `cgroup.cgroup_id` in struct bpf_link_info
 NAME_OFFSET = 64  # of `name[16]` in struct bpf_prog_info
 
 
@@ -36,6 +38,24 @@ def attached_to_cgroup(cgroup_fd: int, attach_type: int) -> tuple[int, list[int]
     if result < 0 and result != -errno.ENOSPC:
         raise error(-result, "ask which programs a cgroup has")
     return flags[0], list(ids[0 : min(count[0], 64)])
+
+
+def attached_to_device(ifindex: int, attach_type: int) -> list[int]:
+    """Program numbers at a TCX hook; none where the kernel has no such hook, or the device is gone."""
+    flags, count = ffi.new("__u32 *"), ffi.new("__u32 *", 64)
+    ids = ffi.new("__u32[64]")
+    result = lib().bpf_prog_query(ifindex, attach_type, 0, flags, ids, count)
+    if result < 0 and result in (-errno.EPERM, -errno.EACCES):
+        raise error(-result, "ask which programs a device has")
+    return list(ids[0 : min(count[0], 64)]) if result in (0, -errno.ENOSPC) else []
+
+
+def link_target(fd: int) -> int:
+    """Not 0 while the device or cgroup of an open XDP or cgroup link is there (struct bpf_link_info)."""
+    buffer = bytearray(256)
+    size = ffi.new("__u32 *", len(buffer))
+    check(lib().bpf_obj_get_info_by_fd(fd, ffi.from_buffer(buffer), size), "read what a link is")
+    return int.from_bytes(buffer[LINK_TARGET : LINK_TARGET + 8], sys.byteorder)
 
 
 def _info(fd: int) -> tuple[int, str]:

@@ -18,16 +18,17 @@ from policyc.artifact.layout import (
 )
 from policyc.artifact.manifest import ManifestRule
 from policyc.artifact.reader import Artifact
+from policyc.diagnostics import OperationError
 from policyc.model import Direction
-from policyc.runtime import addresses, netlink
+from policyc.runtime import addresses
 from policyc.runtime.attach import Attacher
 from policyc.runtime.identity import Matcher
-from policyc.runtime.load import describe_device, describe_group
+from policyc.runtime.namespaces import is_here
 from policyc.runtime.pins import Pins, active, close_all
-from policyc.runtime.points import Plan
-from policyc.runtime.registry import plan_from_state, sole_name
+from policyc.runtime.points import Plan, plan_of
+from policyc.runtime.registry import sole_name
 from policyc.runtime.ringbuf import RingBuffer
-from policyc.runtime.state import Header, Registered, Store, fold
+from policyc.runtime.state import Header, Registered, Store, names
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 CLASS_WORDS: dict[int, str] = {
@@ -56,14 +57,15 @@ class View:
 def view(name: str | None) -> View:
     """The load of that name, without a name the only one. Raises `OperationError`."""
     store = Store(sole_name(name))
-    snapshot = store.read()
-    endpoints = {e.name: e for e in fold(snapshot.operations)}
-    return View(
-        snapshot.header,
-        endpoints,
-        plan_from_state(snapshot.header.specs, endpoints.values()),
-        reader.read(store.artifact(snapshot.header.number)),
-    )
+    while True:
+        snapshot = store.read()
+        try:
+            artifact = reader.read(store.artifact(snapshot.header.number))
+        except OperationError:
+            if store.read().header.number == snapshot.header.number:
+                raise
+            continue  # it was replaced just now
+        return View(snapshot.header, snapshot.endpoints, plan_of(snapshot), artifact)
 
 
 def identity_names(view: View) -> Callable[[Registered], list[str]]:
@@ -75,28 +77,39 @@ def identity_names(view: View) -> Callable[[Registered], list[str]]:
 
 @dataclass(frozen=True)
 class Attachment:
-    """`present` is None where it cannot be told from this network namespace."""
+    """`present` is None where it cannot be told from this network namespace. `ahead` names what sees packets before our
+    programs and can let them pass by."""
 
     point: str
     present: bool | None
+    ahead: tuple[str, ...] = ()
+
+    @property
+    def judges(self) -> bool:
+        """Whether nothing is known to be amiss."""
+        return self.present is not False and not self.ahead
 
 
 def attachments(view: View) -> list[Attachment]:
     """Every attach point and whether its programs are there. Cgroups below an attached one are served by that one."""
     entries = view.pins.entries()
     attacher = Attacher(view.pins.links, [])
-    here = netlink.namespace() == view.header.netns
+    found: list[Attachment] = []
     try:
-        found = [
-            Attachment(describe_device(p), attacher.device_attached(p, entries) if here and entries else None)
-            for p in view.plan.devices.values()
-        ]
+        if is_here(view.header.netns):
+            friends = {number for name in names() for number in Pins(name).numbers()}
+            for point in view.plan.devices.values():
+                present = attacher.device_attached(point, entries)
+                ahead = attacher.ahead(point, entries, friends) if present else []
+                found.append(Attachment(str(point), present, tuple(ahead)))
+        else:
+            found += [Attachment(str(point), None) for point in view.plan.devices.values()]
     finally:
         close_all(entries)
     tops = view.plan.attached_cgroups()
     for number, group in view.plan.cgroups.items():
         present = attacher.cgroup_attached(group) if number in tops else True
-        found.append(Attachment(describe_group(group), present))
+        found.append(Attachment(str(group), present))
     return found
 
 
@@ -251,8 +264,13 @@ class EventReader:
         mark = self._state_mark()
         if mark in (self._mark, (0, 0)):
             return
+        try:
+            self._view = view(self._view.header.name)
+        except OperationError:
+            if self.ended():
+                return
+            raise
         self._mark = mark
-        self._view = view(self._view.header.name)
         self._by_index = {e.index: e for e in self._view.endpoints.values()}
 
     def _event(self, record: bytes) -> Event:

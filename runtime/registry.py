@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +27,7 @@ from policyc.artifact.layout import (
     IPCACHE,
     POINT,
     POINT_KEY,
-    CgroupKind,
     EndpointFlag,
-    PointKind,
 )
 from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
@@ -41,14 +38,15 @@ from policyc.runtime.attach import Attacher, note_qdiscs
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots, holds
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
-from policyc.runtime.pins import ZERO, Pins, close_all
-from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, check_known
+from policyc.runtime.namespaces import elsewhere, is_here
+from policyc.runtime.pins import NUMBER, ZERO, Pins, close_all
+from policyc.runtime.points import DeviceTable, Plan, check_known, plan_of
+from policyc.runtime.recovery import recover
 from policyc.runtime.state import Registered, Snapshot, Store, names, unknown
 
 FIRST_ENDPOINT = HOST_ENDPOINT + 1
 NOBODY_SLOT, HOST_SLOT, FIRST_SLOT = 0, 1, 2
 LONG_HISTORY = 1000  # lines of a state file beyond which it is rewritten
-NUMBER = struct.Struct("<I")
 
 
 @dataclass
@@ -80,21 +78,19 @@ class Registry:
         self._cgroups = self.pins.map("cgroups", number)
         self._ipcache = {"4": self.pins.map("ipcache4", number), "6": self.pins.map("ipcache6", number)}
         self._entries = self.pins.entries()
-        self._qdiscs_noted = False  # the header was changed and is not yet written
         self._attacher = Attacher(self.pins.links, self.header.qdiscs)
-        self.host: set[Address] = {addresses.parse(a) for a in self.header.host}
-        here = netlink.namespace() == self.header.netns
-        self._local = netlink.interface_addresses() if here else set(self.host)
-        self.endpoints: dict[str, Registered] = {}
-        self.holder: dict[Address, str] = {}
+        self.host = snapshot.host
+        self._local = netlink.interface_addresses() if is_here(self.header.netns) else set(self.host)
+        self.endpoints = snapshot.endpoints
+        self.holder = {a: r.name for r in self.endpoints.values() for a in r.addresses}
         self._indices = Numbers(FIRST_ENDPOINT, self._endpoints.max_entries)
         self._slot_numbers = Numbers(FIRST_SLOT, self._identities.max_entries)
         self._slots = Slots(self._slot_numbers, self._write_identity)
-        self._replay(snapshot)
-        self.plan = plan_from_state(self.header.specs, self.endpoints.values())
+        self._take_up(snapshot)
+        self.plan = plan_of(snapshot)
         if snapshot.pending:
             self._finish(snapshot.pending)
-        elif snapshot.torn or len(snapshot.operations) > 2 * len(self.endpoints) + LONG_HISTORY:
+        elif snapshot.torn or snapshot.lines > 2 * len(self.endpoints) + LONG_HISTORY:
             self.compact()
 
     def close(self) -> None:
@@ -163,6 +159,7 @@ class Registry:
         self._check_sizes(wanted, takers)
         report = Applied()
         known = set(self.endpoints)
+        self._check_points(wanted)
         touched = self._hand_over(wanted, takers)
         for done, name in enumerate([n for n in self.endpoints if n not in wanted]):
             self.remove(name)
@@ -184,12 +181,12 @@ class Registry:
             return
         self.header.host_listed = texts
         self.compact()
-        if netlink.namespace() == self.header.netns:
+        if is_here(self.header.netns):
             self.sync_host()
 
     def sync_host(self) -> tuple[list[Address], list[Address]]:
         """Brings class `host` up to date with this machine's interfaces. Returns what came and what went."""
-        self._check_namespace("this machine's addresses")
+        self._check_namespace()
         self._local = netlink.interface_addresses()
         wanted = {addresses.parse(a) for a in self.header.host_listed} | self._local
         came, went = sorted(wanted - self.host), sorted(self.host - wanted)
@@ -219,13 +216,6 @@ class Registry:
         self.store.write(self.store.current, self.header, list(self.endpoints.values()))
         self.store.reopen()
 
-    def ensure_attached(self) -> None:
-        """Attaches what the plan has and is not attached."""
-        for point in self.plan.devices.values():
-            self._attacher.attach_device(point, self._entries)
-        for group in self.plan.attached_cgroups().values():
-            self._attacher.attach_cgroup(group, self._entries)
-
     # --- checks ---------------------------------------------------------------------------------------------------
 
     def _check_endpoint(self, endpoint: Endpoint) -> None:
@@ -250,7 +240,7 @@ class Registry:
         plan = self.plan.copy()
         plan.remove_endpoint(endpoint.name)
         if endpoint.interface is not None:
-            self._check_namespace(f"device {endpoint.interface}")
+            self._check_namespace()
         plan.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, DeviceTable())
         return plan
 
@@ -268,12 +258,21 @@ class Registry:
                 "load the policy again with this endpoints file: the tables are sized for it then",
             )
 
-    def _check_namespace(self, what: str) -> None:
-        if netlink.namespace() != self.header.netns:
-            raise OperationError(
-                f"{what}: load {self.store.name!r} belongs to another network namespace (inode {self.header.netns})",
-                "run this command in that namespace (`ip netns exec`, `nsenter --net`)",
-            )
+    def _check_points(self, wanted: dict[str, Endpoint]) -> None:
+        """A device or cgroup that changes hands would be without a program, or its holder without its point, for a moment."""
+        for what in ("interface", "cgroup"):
+            takers = {getattr(e, what): e.name for e in wanted.values() if getattr(e, what) is not None}
+            for known in self.endpoints.values():
+                taker = takers.get(getattr(known, what))
+                if taker not in (None, known.name):
+                    raise OperationError(
+                        f"{what} {getattr(known, what)} would go from endpoint {known.name!r} to {taker!r}",
+                        "load the policy again with this endpoints file: it changes all of them at one moment",
+                    )
+
+    def _check_namespace(self) -> None:
+        if not is_here(self.header.netns):
+            raise elsewhere(self.store.name, self.header.netns)
 
     # --- execution ------------------------------------------------------------------------------------------------
 
@@ -296,6 +295,8 @@ class Registry:
             raise
         new = registered(endpoint, index, slot, plan)
         try:
+            if note_qdiscs(self.header, _missing(plan.devices, self.plan.devices)):
+                self.compact()
             with self._written(new.to_json()):
                 self._execute(old, new, plan)
         except BaseException:
@@ -318,9 +319,6 @@ class Registry:
             self.store.abort(mark)
             raise
         self.store.done()
-        if self._qdiscs_noted:
-            self._qdiscs_noted = False
-            self.compact()
 
     def _execute(self, old: Registered | None, new: Registered | None, plan: Plan) -> None:
         """One operation, undone where a step fails. `old` None: adds; `new` None: removes."""
@@ -430,9 +428,7 @@ class Registry:
         self._write_levels(plan.cgroup_levels() | before.cgroup_levels())
         if new is not None:
             self._settle_devices(plan, new.name, new.index, undo)
-        coming = _missing(plan.devices, before.devices)
-        self._qdiscs_noted = note_qdiscs(self.header, coming) or self._qdiscs_noted
-        for point in coming:
+        for point in _missing(plan.devices, before.devices):
             self._attacher.attach_device(point, self._entries)
             undo.callback(self._attacher.detach_device, point, self._entries)
         if new is not None:
@@ -509,42 +505,17 @@ class Registry:
 
     # --- taking up what is there ------------------------------------------------------------------------------------
 
-    def _replay(self, snapshot: Snapshot) -> None:
-        """Brings memory to where the maps are, without touching them."""
-        freed_indices, freed_slots = self.header.indices[1:], self.header.slots[1:]
-        for line in snapshot.operations:
-            for gone in self._replay_line(line):
-                if self.endpoints.get(gone.name) is None:
-                    freed_indices.append(gone.index)
-                freed_slots.append(gone.slot)
-        self.holder = {a: r.name for r in self.endpoints.values() for a in r.addresses}
+    def _take_up(self, snapshot: Snapshot) -> None:
+        """Brings the numbers in use to where the maps are, without touching those."""
+        gone, pending = snapshot.gone, snapshot.pending
         for known in self.endpoints.values():
             self._slots.adopt(known.slot, partial(self.builder.record, known.labels))
-        pending = snapshot.pending
         begun = [Registered.from_json(pending)] if pending is not None and pending["op"] == "put" else []
         in_use = [*self.endpoints.values(), *begun]
-        self._indices.restore(_numbers({r.index for r in in_use}, freed_indices, self.header.indices, FIRST_ENDPOINT))
-        self._slot_numbers.restore(_numbers({r.slot for r in in_use}, freed_slots, self.header.slots, FIRST_SLOT))
-
-    def _replay_line(self, line: dict[str, Any]) -> list[Registered]:
-        """Returns what an operation replaced or removed."""
-        match line["op"]:
-            case "put":
-                new = Registered.from_json(line)
-                old = self.endpoints.get(new.name)
-                self.endpoints[new.name] = new
-                return [old] if old is not None else []
-            case "remove":
-                return [self.endpoints.pop(line["name"])]
-            case "move":
-                address = addresses.parse(line["address"])
-                giver, taker = self.endpoints[line["from"]], self.endpoints[line["to"]]
-                kept = tuple(a for a in giver.addresses if a != address)
-                self.endpoints[giver.name] = dataclasses.replace(giver, addresses=kept)
-                self.endpoints[taker.name] = dataclasses.replace(taker, addresses=(*taker.addresses, address))
-            case "host":
-                self.host = {addresses.parse(a) for a in line["addresses"]}
-        return []
+        freed = [*self.header.indices[1:], *(g.index for g in gone if g.name not in self.endpoints)]
+        self._indices.restore(_numbers({r.index for r in in_use}, freed, self.header.indices, FIRST_ENDPOINT))
+        freed = [*self.header.slots[1:], *(g.slot for g in gone)]
+        self._slot_numbers.restore(_numbers({r.slot for r in in_use}, freed, self.header.slots, FIRST_SLOT))
 
     def _finish(self, line: dict[str, Any]) -> None:
         """Does again what a killed process had begun: every step may have been taken already."""
@@ -574,6 +545,7 @@ def open_registry(name: str | None) -> Registry:
         raise unknown(store.name)
     store.lock()
     try:
+        recover(store)
         return Registry(store)
     except BaseException:
         store.close()
@@ -618,26 +590,6 @@ def endpoint_flags(known: Registered, plan: Plan, local: set[Address]) -> int:
         if not any(a in local for a in known.addresses):
             flags |= EndpointFlag.OWN_NETNS
     return int(flags)
-
-
-def plan_from_state(specs: list[dict[str, Any]], endpoints: Iterable[Registered]) -> Plan:
-    """The points of a load as they were bound, without asking the machine."""
-    plan = Plan()
-    for spec in specs:
-        if "ifindex" in spec:
-            plan.add_device(DevicePoint(**{**spec, "kind": PointKind(spec["kind"])}))
-        else:
-            plan.add_cgroup(CgroupPoint(**{**spec, "kind": CgroupKind(spec["kind"])}))
-    for known in endpoints:
-        if known.device is not None:
-            device, ifindex = known.device
-            plan.add_device(DevicePoint(device, ifindex, PointKind.WORKLOAD, endpoint=known.name))
-        if known.group is not None:
-            path, number, level = known.group
-            plan.add_cgroup(CgroupPoint(path, number, level, CgroupKind.JUDGE, known.name))
-        if known.device is not None or known.group is not None:
-            plan.settle_kinds(known.name)
-    return plan
 
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@ another root).
 
 `lock` is held by whoever changes the load. `artifact-N.o` is the artifact of load N. `state.jsonl` has a header line, then one line an
 operation on endpoints; a line is written before its operation and followed by `+` when it is done, so that whoever
-comes after a killed process finishes what it began. `next.jsonl` is the state of a load in the making.
+comes after a killed process finishes what it began: the last line, if no `+` follows it. `next.jsonl` is the state of a load in the making.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from policyc.diagnostics import OperationError
-from policyc.runtime import addresses
+from policyc.runtime import addresses, bpffs
 from policyc.runtime.addresses import Address
 from policyc.runtime.libbpf import CAPABILITIES, PERMISSION_OR_FEATURE
 
@@ -49,6 +50,7 @@ class Header:
     qdiscs: list[int] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)  # numbers of the attached programs, should their pins be lost
 
 
 @dataclass
@@ -89,13 +91,39 @@ class Registered:
 
 @dataclass
 class Snapshot:
-    """A state file as read. `pending` is the operation that was begun and not finished, None if all were; `torn`: the last
-    line was cut short by a kill."""
+    """A state file as read: what its `lines` finished operations led to. `host` are the addresses of class host, `gone` what operations
+    replaced or removed, oldest first. `pending` is the operation that was begun and not finished, None if all were;
+    `torn`: the last line was cut short by a kill."""
 
     header: Header
-    operations: list[dict[str, Any]]
-    pending: dict[str, Any] | None
-    torn: bool
+    host: set[Address]
+    endpoints: dict[str, Registered] = field(default_factory=dict)
+    gone: list[Registered] = field(default_factory=list)
+    lines: int = 0
+    pending: dict[str, Any] | None = None
+    torn: bool = False
+
+    def replay(self, line: dict[str, Any]) -> None:
+        """Takes over one finished operation. Raises KeyError, TypeError or ValueError where it is none."""
+        self.lines += 1
+        match line["op"]:
+            case "put":
+                new = Registered.from_json(line)
+                if new.name in self.endpoints:
+                    self.gone.append(self.endpoints[new.name])
+                self.endpoints[new.name] = new
+            case "remove":
+                self.gone.append(self.endpoints.pop(line["name"]))
+            case "move":
+                address = addresses.parse(line["address"])
+                giver, taker = self.endpoints[line["from"]], self.endpoints[line["to"]]
+                kept = tuple(a for a in giver.addresses if a != address)
+                self.endpoints[giver.name] = replace(giver, addresses=kept)
+                self.endpoints[taker.name] = replace(taker, addresses=(*taker.addresses, address))
+            case "host":
+                self.host = {addresses.parse(a) for a in line["addresses"]}
+            case other:
+                raise ValueError(other)
 
 
 def root() -> Path:
@@ -103,11 +131,14 @@ def root() -> Path:
 
 
 def names() -> list[str]:
-    """Names that have a state, sorted."""
+    """Names that have a state, or pins whose state was lost, sorted."""
     try:
-        return sorted(p.name for p in root().iterdir() if (p / "state.jsonl").exists() or (p / "next.jsonl").exists())
+        pinned = {p.parent.name for p in bpffs.root().glob("*/switch")}
+        files = {p.parent.name for p in (*root().glob("*/state.jsonl"), *root().glob("*/next.jsonl"))}
+        os.listdir(root())  # what may not be read looks empty to glob
+        return sorted(pinned | files)
     except FileNotFoundError:
-        return []
+        return sorted(pinned)
     except PermissionError:
         raise OperationError(
             f"not permitted to read {root()}", CAPABILITIES.replace("run", "run this", 1), PERMISSION_OR_FEATURE
@@ -211,9 +242,10 @@ class Store:
             raise _unusable(path, failure) from None
         try:
             return _parse(lines)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise OperationError(
-                f"the state file {path} is damaged", f"`policyc unload {self.name}`, then load again"
+                f"the state file {path} is damaged, or another version of policyc wrote it",
+                f"`policyc unload {self.name}`, then load again",
             ) from None
 
     def write(self, path: Path, header: Header, endpoints: list[Registered]) -> None:
@@ -246,7 +278,9 @@ class Store:
         return mark
 
     def done(self) -> None:
-        os.write(self._journal, DONE)
+        """Marks the operation. Without the mark, should the disk be full, the next command does it again."""
+        with suppress(OSError):
+            os.write(self._journal, DONE)
 
     def abort(self, mark: int) -> None:
         """The operation was undone: forgets it."""
@@ -272,6 +306,11 @@ def unknown(name: str) -> OperationError:
     import difflib
 
     known = names()
+    if name in known:
+        return OperationError(
+            f"the state of {name!r} was lost, or its first load was interrupted",
+            f"`policyc unload {name}` takes away what is there; then load again",
+        )
     near = difflib.get_close_matches(name, known, 1)
     if near:
         return OperationError(f"nothing is loaded as {name!r}", f"did you mean {near[0]!r}?")
@@ -279,41 +318,28 @@ def unknown(name: str) -> OperationError:
     return OperationError(f"nothing is loaded as {name!r}", there)
 
 
-def fold(operations: list[dict[str, Any]]) -> list[Registered]:
-    """The endpoints after a history."""
-    found: dict[str, Registered] = {}
-    for line in operations:
-        match line["op"]:
-            case "put":
-                found[line["name"]] = Registered.from_json(line)
-            case "remove":
-                del found[line["name"]]
-            case "move":
-                address = addresses.parse(line["address"])
-                giver, taker = found[line["from"]], found[line["to"]]
-                found[giver.name] = replace(giver, addresses=tuple(a for a in giver.addresses if a != address))
-                found[taker.name] = replace(taker, addresses=(*taker.addresses, address))
-    return list(found.values())
-
-
 def _parse(lines: list[bytes]) -> Snapshot:
     head = json.loads(lines[0])
     if head.pop("format") != FORMAT or head.pop("version") != VERSION:
         raise ValueError("format")
-    operations, pending = [], None  # type: list[dict[str, Any]], dict[str, Any] | None
+    header = Header(**head)
+    found = Snapshot(header, {addresses.parse(a) for a in header.host}, torn=bool(lines[-1]))
     begun: list[dict[str, Any]] = []
-    for line in lines[1:]:
-        if line == b"+":
-            operations += begun
-            begun = []
-        elif line:
-            try:
-                begun.append(json.loads(line))
-            except ValueError:
-                break  # cut short by a kill: it was not yet begun
-    if begun:
-        pending = begun[-1]
-    return Snapshot(Header(**head), operations, pending, bool(lines[-1]))
+    for line in lines[1:-1]:
+        if line != b"+":
+            begun.append(json.loads(line))
+            continue
+        for done in begun:
+            found.replay(done)
+        begun = []
+    # An operation begins when the one before it is done, whether or not its mark could be written.
+    for done in begun[:-1]:
+        found.replay(done)
+    if begun and lines[-1] != b"+":
+        found.pending = begun[-1]
+    elif begun:
+        found.replay(begun[-1])
+    return found
 
 
 def _unusable(path: Path, failure: OSError) -> OperationError:

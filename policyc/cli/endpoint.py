@@ -56,7 +56,7 @@ def add(
     if format_ == "json":
         document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome=outcome, identities=identities)
         return 0
-    click.echo(f"{name}: {outcome} {plain(endpoint_name)}: {', '.join(identities) or 'matches no identity'}")
+    click.echo(f"{name}: {outcome} {plain(endpoint_name)}: {plain(', '.join(identities)) or 'matches no identity'}")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from policyc.cli.output import document, format_option, plain
+from policyc.diagnostics import OperationError
 
 
 @click.command()
@@ -17,7 +18,7 @@ def command(name: str | None, format_: str) -> int:
     from policyc.runtime.names import check_name
     from policyc.runtime.state import names
 
-    found = [_status(n) for n in ([check_name(name)] if name is not None else names())]
+    found = [_status(check_name(name))] if name is not None else [_status_or_damage(n) for n in names()]
     if format_ == "json":
         document("policyc-status", loads=found)
     elif not found:
@@ -37,7 +38,7 @@ def _status(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "state": state,
-        "healthy": state in ("enforcing", "auditing") and all(p.present is not False for p in points),
+        "healthy": state in ("enforcing", "auditing") and all(p.judges for p in points),
         "load": view.header.number,
         "artifact": view.header.source,
         "source_digest": view.artifact.manifest.source_digest,
@@ -47,13 +48,27 @@ def _status(name: str) -> dict[str, Any]:
         "addresses": sum(len(e.addresses) for e in view.endpoints.values()),
         "host": view.header.host,
         "lost_events": query.lost_events(view),
-        "points": [{"point": p.point, "attached": p.present} for p in points],
+        "points": [{"point": p.point, "attached": p.present, "ahead": list(p.ahead)} for p in points],
     }
 
 
+def _status_or_damage(name: str) -> dict[str, Any]:
+    """One load that cannot be read does not hide the others."""
+    try:
+        return _status(name)
+    except OperationError as error:
+        return {"name": name, "state": "damaged", "healthy": False, "problem": error.message, "help": error.help or ""}
+
+
 def _show(status: dict[str, Any]) -> None:
+    if status["state"] == "damaged":
+        click.echo(plain(f"{status['name']}: damaged: {status['problem']}"))
+        click.echo(plain(f"  {status['help']}"))
+        return
     click.echo(f"{status['name']}: {status['state']}, load {status['load']} from {plain(status['artifact'])}")
     click.echo(f"  {status['endpoints']} endpoints, {status['addresses']} addresses; events: {status['events']}")
     for point in status["points"]:
         word = {True: "attached", False: "NOT ATTACHED", None: "in another network namespace"}[point["attached"]]
         click.echo(f"  {plain(point['point'])}: {word}")
+        if point["ahead"]:
+            click.echo(plain(f"    packets can pass by: before it stand {', '.join(point['ahead'])}"))

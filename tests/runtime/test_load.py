@@ -20,6 +20,7 @@ from policyc.runtime.load import Options
 from policyc.runtime.pins import ZERO, Pins
 from policyc.runtime.points import parse_spec
 from policyc.runtime.registry import open_registry
+from policyc.runtime.unload import unload
 
 pytestmark = pytest.mark.bpf
 
@@ -85,7 +86,7 @@ def test_enforces_and_leaves_nothing(shop: Any, artifact: Artifact) -> None:
         assert not connects(web, address, 8080)
     counts = {c.rule.ref: c for c in query.rule_counts(query.view("shop"))}
     assert counts["api.ingress.1"].connections == 2
-    assert load.unload("shop") == ["workload:vweb=web", "workload:vapi=api"]
+    assert unload("shop") == ["workload:vweb=web", "workload:vapi=api"]
     assert leftovers(machine) == []
     assert filters("vweb") == filters("vapi") == 0
     assert netlink.ingress_qdisc(netlink.devices()["vweb"].ifindex) is None
@@ -106,7 +107,7 @@ def test_replacing_switches_policy_and_keeps_attachments(
     assert sorted(p.name for p in (machine.folder / "bpf" / "shop").iterdir()) == sorted({*pinned, "g2"} - {"g1"})
     load.load(artifact, "shop", Options())
     assert connects(web, api.v4, 80)
-    load.unload("shop")
+    unload("shop")
     assert leftovers(machine) == []
 
 
@@ -127,7 +128,7 @@ def test_replacing_attaches_and_detaches_what_differs(shop: Any, artifact: Artif
     load.load(artifact, "shop", Options(endpoints=unbound, specs=[parse_spec("workload:vapi=api")]))
     assert filters("vapi") == 2
     assert not list((machine.folder / "bpf" / "shop" / "links").iterdir())
-    load.unload("shop")
+    unload("shop")
     assert leftovers(machine) == []
     assert filters("vweb") == filters("vapi") == 0
 
@@ -143,7 +144,7 @@ def test_a_failing_load_changes_nothing(shop: Any, artifact: Artifact, other_art
     assert leftovers(machine) == before
     assert connects(web, api.v4, 80)
     assert not connects(web, api.v4, 8080)
-    load.unload("shop")
+    unload("shop")
     with pytest.raises(OperationError, match="ingress qdisc"):
         load.load(artifact, "fresh", Options(specs=[parse_spec("uplink:dummy1"), parse_spec("uplink:dummy0")]))
     assert leftovers(machine) == []
@@ -233,9 +234,9 @@ def test_loads_judge_independently(shop: Any, artifact: Artifact, other_artifact
     assert web.reaches(api.v4)
     assert not connects(web, api.v4, 80)
     assert not connects(web, api.v4, 8080)
-    load.unload("one")
+    unload("one")
     assert connects(web, api.v4, 8080)
-    load.unload("two")
+    unload("two")
     assert leftovers(machine) == []
     assert netlink.ingress_qdisc(netlink.devices()["vweb"].ifindex) is None
 
@@ -252,7 +253,7 @@ def test_an_attach_point_without_its_endpoint_denies(shop: Any, artifact: Artifa
     with open_registry("shop") as registry:
         registry.put(known[0])
     assert web.reaches(api.v4)
-    load.unload("shop")
+    unload("shop")
     assert leftovers(machine) == []
 
 
@@ -297,14 +298,14 @@ def test_another_network_namespace_is_refused(shop: Any, artifact: Artifact) -> 
     load.load(artifact, "shop", options)
     with machine.elsewhere():
         with pytest.raises(OperationError, match="belongs to another network namespace"):
-            load.unload("shop")
+            unload("shop")
         with pytest.raises(OperationError, match="belongs to another network namespace"):
             load.load(artifact, "shop", Options())
         with open_registry("shop") as registry:
             with pytest.raises(OperationError, match="belongs to another network namespace"):
                 registry.sync_host()
             registry.put(endpoint("far", "10.55.0.1"))
-    load.unload("shop")
+    unload("shop")
 
 
 def test_a_cgroup_is_judged_with_all_beneath(machine: Any, cgroup: Path, artifact: Artifact) -> None:
@@ -330,7 +331,7 @@ def test_a_cgroup_is_judged_with_all_beneath(machine: Any, cgroup: Path, artifac
         with open_registry("shop") as registry:
             registry.remove("api")
         assert connects(web, "10.9.1.1", 8080), "the address is the host's again, which the nearest owns"
-        load.unload("shop")
+        unload("shop")
         assert leftovers(machine) == []
     finally:
         server.kill()

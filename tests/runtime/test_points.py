@@ -21,6 +21,7 @@ from policyc.runtime.load import Options
 from policyc.runtime.pins import Pins, close_all
 from policyc.runtime.points import CgroupPoint, DeviceTable, Plan, Spec, parse_spec
 from policyc.runtime.registry import open_registry
+from policyc.runtime.unload import unload
 
 ADDRESS = (("4", 0x0A000001),)
 
@@ -106,7 +107,7 @@ def test_foreign_xdp_program_is_refused(machine: Any, artifact: Artifact) -> Non
         load.load(artifact, "shop", Options(specs=[parse_spec("uplink:vweb+xdp")]))
     os.close(link)
     assert load.load(artifact, "shop", Options(specs=[parse_spec("uplink:vweb+xdp")])).points == ("uplink:vweb+xdp",)
-    load.unload("shop")
+    unload("shop")
 
 
 @bpf
@@ -129,7 +130,7 @@ def test_cgroups_come_and_go(machine: Any, cgroup: Path, artifact: Artifact) -> 
     with open_registry("shop") as registry:
         registry.remove("inner")
     assert attached() == set()
-    load.unload("shop")
+    unload("shop")
 
 
 @bpf
@@ -143,7 +144,7 @@ def test_a_cgroup_held_by_a_program_that_shares_with_none(machine: Any, cgroup: 
     assert bpf_call(PROG_DETACH, struct.pack("<4I", fd, 0, 0, 0)) == 0
     os.close(fd)
     close_all(programs)
-    load.unload("other")
+    unload("other")
 
 
 PROG_ATTACH, PROG_DETACH = 8, 9

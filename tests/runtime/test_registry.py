@@ -16,8 +16,10 @@ from policyc.model import Endpoint
 from policyc.runtime import addresses, load
 from policyc.runtime.load import Options
 from policyc.runtime.maps import Map, TableFull
-from policyc.runtime.registry import NUMBER, Registry, open_registry
+from policyc.runtime.pins import NUMBER
+from policyc.runtime.registry import Registry, open_registry
 from policyc.runtime.state import Store
+from policyc.runtime.unload import unload
 
 pytestmark = pytest.mark.bpf
 
@@ -30,7 +32,7 @@ def endpoint(name: str, *texts: str, **labels: str) -> Endpoint:
 def loaded(machine: Any, artifact: Artifact) -> Iterator[Any]:
     load.load(artifact, "shop", Options(endpoints=[endpoint("web", "10.0.0.1", "fd00::1", app="web")]))
     yield machine
-    load.unload("shop")
+    unload("shop")
 
 
 def owners(registry: Registry) -> dict[str, str]:
@@ -208,4 +210,4 @@ def test_many_endpoints(machine: Any, artifact: Artifact) -> None:
     assert report.addresses == 20_000
     with open_registry("many") as registry:
         assert registry.put(dataclasses.replace(many[0], name="one-more", addresses=(("4", 12 << 24),))) == "added"
-    load.unload("many")
+    unload("many")
