@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ ENDPOINTS = {
         {"name": "e", "addresses": ["fd00::5"], "labels": {"app": "db", "tenant": "x"}},
     ],
 }
-SERVICES = [
+SERVICES: list[dict[str, Any]] = [
     {"proto": "tcp", "dport": 443}, {"proto": "tcp", "dport": 80}, {"proto": "udp", "dport": 53}, {"proto": 47},
     {"proto": "icmp", "icmp_type": 8},
 ]  # fmt: skip

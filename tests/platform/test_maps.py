@@ -116,6 +116,7 @@ def test_a_full_ring_buffer_is_counted_in_lost(own_netns: None, starwars: Artifa
 def test_read_only_data_is_filled_by_libbpf_and_frozen(starwars: Artifact) -> None:
     (static,) = starwars.manifest.static
     section = ELFFile(BytesIO(starwars.object)).get_section_by_name(static.section)
+    assert section is not None
     with Object(starwars) as made:
         made.load()
         name = next(n for n in made.maps if n.endswith(".rodata"))
