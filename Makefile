@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit lint types fmt clean
+.PHONY: help venv tools demo test test-unit bench-quick lint types fmt clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## make .venv with the package and the tools to work on it
 
@@ -30,6 +30,10 @@ test: venv tools ## all tests; what needs bpf() is skipped and counted where it 
 
 test-unit: venv ## the tests that need neither root nor bpf()
 	$(PYTEST) -m 'not bpf'
+
+bench-quick: venv ## compile times, and kernel verdicts as a ratio to parsing (needs root and bpf())
+	$(PYTEST) -q benchmarks/bench_compile.py --benchmark-min-rounds=3
+	$(BIN)/python -m benchmarks.bench_verdict --quick
 
 lint: venv ## style and common mistakes
 	$(BIN)/ruff check
