@@ -110,7 +110,8 @@ _TABLE = (
         "identity web { app == web }\npolicy p for web { ingress { allow from any }\n",
         "identity web { app == web }\npolicy p for web { ingress { allow from any } }\n",
     ),
-    _error("P0011", "too-many-errors", "After a hundred mistakes the rest of a file is not read; after 500 findings others are not shown."),
+    _error("P0011", "too-many-errors", "After a hundred mistakes the rest of a file is not read; after 500 errors others are not shown."),
+    _warning("P0101", "too-many-warnings", "After 500 warnings others are not shown.", "", ""),
     _error(
         "P1001",
         "unknown-name",

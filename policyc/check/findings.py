@@ -14,6 +14,7 @@ class Findings(list[Diagnostic]):
 
     def __init__(self) -> None:
         super().__init__()
+        self._warnings = 0
         self._seen: set[tuple[str, Span | None, str]] = set()
 
     def add(
@@ -28,21 +29,27 @@ class Findings(list[Diagnostic]):
         notes: tuple[tuple[str, Span], ...] = (),
     ) -> None:
         """`name` is the name of a code in policyc.codes."""
-        if self.full:
-            return
+        found = diagnostic(name, message, span, expected=expected, help=help, suggestion=suggestion, notes=notes)
         key = (name, span, message)
-        if key in self._seen:
+        if key in self._seen or (self.full if found.severity == "error" else self._warnings > MAX_FINDINGS):
             return
         self._seen.add(key)
-        self.append(diagnostic(name, message, span, expected=expected, help=help, suggestion=suggestion, notes=notes))
+        self.append(found)
+        if found.severity == "warning":
+            self._count_warning(span)
+        elif self.full:
+            self.append(diagnostic("too-many-errors", "too many errors; the others are not shown", span))
 
-        if len(self) >= MAX_FINDINGS:
-            more = "too many findings; the others are not shown"
-            self.append(diagnostic("too-many-errors", more, span))
+    def _count_warning(self, span: Span | None) -> None:
+        self._warnings += 1
+        if self._warnings == MAX_FINDINGS:
+            self._warnings += 1
+            self.append(diagnostic("too-many-warnings", "too many warnings; the others are not shown", span))
 
     @property
     def full(self) -> bool:
-        return len(self) >= MAX_FINDINGS
+        """Whether no more errors are taken. Warnings never make an error, and hide none."""
+        return len(self) - self._warnings >= MAX_FINDINGS
 
     @property
     def failed(self) -> bool:

@@ -110,6 +110,17 @@ def test_blow_ups(text: str, tmp_path: Path) -> None:
     assert time.monotonic() - start < 10
 
 
+def test_warnings_are_cut_and_never_become_or_hide_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "x.pol"
+    unused = "".join(f"identity i{i} {{ app == v{i} }}\n" for i in range(1000))
+    file.write_text(unused)
+    result = load([str(file)])
+    assert result.policy is not None
+    assert sorted(d.name for d in result.diagnostics) == ["too-many-warnings"] + ["unused-name"] * 500
+    file.write_text(unused + "policy p for host { ingress { allow from nobody } }\n")
+    assert [d.name for d in load([str(file)]).diagnostics] == ["unknown-name"]
+
+
 def test_long_chains_of_sets(tmp_path: Path) -> None:
     file = tmp_path / "x.pol"
     sets = "".join(f"cidr a{i} = [ a{i + 1} ]\nports p{i} = [ p{i + 1} ]\n" for i in range(3000))
