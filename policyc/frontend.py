@@ -23,7 +23,7 @@ MAX_INCLUDE_DEPTH = 64
 @dataclass(frozen=True)
 class LoadResult:
     """`policy` is None if any diagnostic is an error. `diagnostics` are ordered by file, line and column. `root` is an
-    absolute folder; `sources` maps names relative to it to the texts read (byte order mark removed)."""
+    absolute folder where there is a policy; `sources` maps names relative to it to the texts read (byte order mark removed)."""
 
     policy: PolicySet | None
     diagnostics: list[Diagnostic]
@@ -51,7 +51,7 @@ def _load(paths: Sequence[str], root: str | None) -> LoadResult:
         base = Root.of(folder)
     except Refused as error:
         found.add(error.name, error.message, None, help=error.help)
-        return LoadResult(None, list(found), os.path.abspath(folder), {})
+        return LoadResult(None, list(found), folder, {})
     reader = _Reader(base, found)
     for path in paths:
         reader.given(path)
@@ -82,7 +82,7 @@ class _Reader:
 
     def given(self, path: str) -> None:
         try:
-            self._read(self.root.place(os.path.abspath(path), path), path, True)
+            self._read(self.root.place(path, path), path, True)
         except Refused as error:
             self.found.add(error.name, error.message, None, help=error.help)
 

@@ -33,7 +33,10 @@ class Root:
     @classmethod
     def of(cls, folder: str) -> Root:
         """Raises Refused if there is no such folder."""
-        path = os.path.realpath(folder)
+        try:
+            path = os.path.realpath(folder)
+        except (OSError, ValueError):
+            raise Refused("unreadable-file", f"the root `{shown(folder)}` cannot be read") from None
         if not os.path.isdir(path):
             raise Refused("unreadable-file", f"the root `{shown(folder)}` is not a folder")
         return cls(path)
@@ -52,7 +55,7 @@ class Root:
         return self.place(os.path.join(self.path, base, name), name)
 
     def place(self, path: str, name: str) -> str:
-        """The relative name of an absolute path, links followed. Raises Refused where that is not below the root."""
+        """The relative name of a path, links followed. Raises Refused where that is not below the root, or no UTF-8."""
         try:
             real = os.path.realpath(path)
         except (OSError, ValueError):
@@ -60,6 +63,10 @@ class Root:
         relative = os.path.relpath(real, self.path)
         if relative == ".." or relative.startswith("../"):
             raise Refused("outside-root", f"`{shown(name)}` is outside the root", "set the root with --root")
+        try:
+            relative.encode()  # it stands in the artifact
+        except UnicodeEncodeError:
+            raise Refused("unreadable-file", f"the name `{shown(name)}` is not UTF-8", "rename the file") from None
         return relative
 
     def read(self, relative: str, name: str, limit: int = MAX_POLICY) -> tuple[str, bytes]:

@@ -80,6 +80,19 @@ def test_a_root_that_is_no_folder(tree: Path) -> None:
     assert refused(load([write(tree, "")], root=str(tree / "nowhere"))) == ["unreadable-file"]
 
 
+def test_a_name_that_is_not_utf8_cannot_stand_in_an_artifact(tree: Path) -> None:
+    assert refused(load([write(tree, "", "caf\udce9.pol")])) == ["unreadable-file"]
+
+
+def test_a_folder_that_was_removed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "gone").mkdir()
+    monkeypatch.chdir(tree / "gone")
+    (tree / "gone").rmdir()
+    assert refused(load(["x.pol"])) == ["unreadable-file"]
+    assert refused(load(["x.pol"], root=".")) == ["unreadable-file"]
+    assert refused(load(["x.pol"], root=str(tree))) == ["unreadable-file"]
+
+
 def test_links_inside_the_root_and_a_wider_root(tree: Path) -> None:
     (tree / "feeds" / "a.txt").write_text("10.0.0.0/8\n")
     (tree / "here.txt").symlink_to(tree / "feeds" / "a.txt")
