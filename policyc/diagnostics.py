@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,12 +30,17 @@ class Diagnostic:
 
 
 class PolicyError(Exception):
-    """An expected failure with its diagnostics; the CLI renders them and exits with `exit_code`."""
+    """An expected failure with its diagnostics; the CLI renders them and exits with `exit_code`.
 
-    def __init__(self, diagnostics: list[Diagnostic], exit_code: int = 2) -> None:
+    `sources` maps the files of spans to their texts, so that lines can be shown."""
+
+    def __init__(
+        self, diagnostics: list[Diagnostic], exit_code: int = 2, sources: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__("; ".join(d.message for d in diagnostics))
         self.diagnostics = diagnostics
         self.exit_code = exit_code
+        self.sources = sources or {}
 
 
 class OperationError(Exception):

@@ -24,8 +24,7 @@ class InvalidSource(PolicyError):
     """Policy files with errors; `sources` maps file names to their texts, for rendering."""
 
     def __init__(self, diagnostics: list[Diagnostic], sources: Mapping[str, str]) -> None:
-        super().__init__(diagnostics)
-        self.sources = sources
+        super().__init__(diagnostics, sources=sources)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
+import stat
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -79,11 +81,12 @@ class LoadedEndpoints:
 def load(path: str) -> LoadedEndpoints:
     """Read and check a file; `path` is also its name in diagnostics."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(SIZE_LIMIT + 1)
+        data = _read(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         return LoadedEndpoints(None, [_unreadable(f"cannot read {path}: {reason}")])
+    if data is None:
+        return LoadedEndpoints(None, [_unreadable(f"{path} is not a regular file")])
     if len(data) > SIZE_LIMIT:
         return LoadedEndpoints(None, [_unreadable(f"{path} is larger than {SIZE_LIMIT >> 20} MiB")])
     try:
@@ -94,11 +97,20 @@ def load(path: str) -> LoadedEndpoints:
     return LoadedEndpoints(file, diagnostics, {path: text})
 
 
+def _read(path: str) -> bytes | None:
+    """At most a byte more than the limit; None for what is not a regular file. Raises OSError, ValueError."""
+    # Opening a FIFO without a writer would block.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return None
+        return stream.read(SIZE_LIMIT + 1)
+
+
 def load_or_raise(path: str) -> EndpointsFile:
     """Like `load`; raises PolicyError with the diagnostics if there is an error."""
     loaded = load(path)
     if loaded.file is None:
-        raise PolicyError(loaded.diagnostics)
+        raise PolicyError(loaded.diagnostics, sources=loaded.sources)
     return loaded.file
 
 

@@ -30,7 +30,7 @@ def command(paths: tuple[str, ...], check: bool, diff: bool) -> int:
         except PolicyError as error:
             broken.append(error)
     if broken:
-        sources = {name: text for e in broken for name, text in getattr(e, "sources", {}).items()}
+        sources = {name: text for e in broken for name, text in e.sources.items()}
         raise InvalidSource([d for error in broken for d in error.diagnostics], sources)
     return 1 if changed and (check or diff) else 0
 

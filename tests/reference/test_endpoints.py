@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,19 @@ def test_bad_bytes_are_diagnostics(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "a\x00b"])
 def test_unreadable_files(tmp_path: Path, name: str) -> None:
     assert [d.code for d in load(f"{tmp_path}/{name}").diagnostics] == ["P5001"]
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert [d.message for d in load(str(tmp_path / "pipe")).diagnostics] == [f"{tmp_path}/pipe is not a regular file"]
+
+
+def test_a_raised_error_has_the_text_for_its_rendering(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("version: 2\nendpoints: []\n")
+    with pytest.raises(PolicyError) as caught:
+        load_or_raise(str(path))
+    assert caught.value.sources == {str(path): "version: 2\nendpoints: []\n"}
 
 
 def test_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
