@@ -13,6 +13,8 @@ from policyc.reference.world import Address, EndpointConflict
 from policyc.service_values import representatives, service_text
 from policyc.synthetic import NoAddress, synthetic_endpoints
 
+FLOW_LIMIT = 1_000_000  # flows of one expectation
+
 
 @dataclass(frozen=True)
 class Result:
@@ -49,6 +51,11 @@ def _run(engine: Engine, test: Test, expectation: Expectation) -> Result:
                 message = f"{source.name} -> {destination.name}: the ends have no address family in common"
                 return Result(test.title, expectation, False, message, flows)
             for flow in pair:
+                if flows == FLOW_LIMIT:
+                    message = (
+                        f"it stands for more than {FLOW_LIMIT:,} flows; write several, with fewer ends or services"
+                    )
+                    return Result(test.title, expectation, False, message, flows)
                 flows += 1
                 message = _mistake(engine, expectation, flow, f"{source.name} -> {destination.name}")
                 if message:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyc import expectations
 from policyc.evaluate import Result, run_tests
 from policyc.model import AddressSet, Endpoint, Expectation, Policy, Selector, Service, Test, TestEnd
 from policyc.reference.verdict import Traffic, judge
@@ -108,6 +109,14 @@ def test_both_families_are_judged_where_both_ends_have_both() -> None:
     v4_only = policy(rule("allow", cidr("0.0.0.0/0")), on=peer(app="db"))
     assert not run("allow", "web", "db", tcp(80), on=[v4_only]).passed
     assert run("allow", "10.1.1.1", "db", tcp(80), on=[v4_only]).passed
+
+
+def test_an_expectation_of_very_many_flows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expectations, "FLOW_LIMIT", 3)
+    assert run("allow", "web", "db", tcp(80), on=[ONLY_WEB]).passed
+    result = run("allow", "web, web", "db", tcp(80), on=[ONLY_WEB])
+    assert (result.passed, result.flows) == (False, 3)
+    assert "more than 3 flows" in result.message
 
 
 def test_ends_without_a_common_family() -> None:
