@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from policyc.model import PolicySet
 
 PROGRESS_EVERY = 100  # lines
-LINE_LIMIT = 1 << 20  # bytes read of a line; the rest of a longer one is a bad line of its own
+LINE_LIMIT = 1 << 20  # bytes read of a line at once; of a longer one no more is kept
 
 
 @click.command()
@@ -119,6 +119,9 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
     """Lines without their ends. Raises `OperationError` where reading fails (a folder, say)."""
     try:
         while line := stream.readline(LINE_LIMIT):
+            rest = line
+            while rest and not rest.endswith(b"\n") and len(rest) == LINE_LIMIT:
+                rest = stream.readline(LINE_LIMIT)
             yield line.rstrip(b"\r\n")
     except OSError as error:
         raise OperationError(f"the flows cannot be read: {error.strerror}") from None

@@ -62,7 +62,7 @@ def command(folder: Path) -> None:
     taken = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]
     if taken:
         raise OperationError(
-            f"{', '.join(plain(str(folder / name)) for name in taken)} is already there",
+            f"{', '.join(plain(str(folder / name)) for name in taken)} {'are' if len(taken) > 1 else 'is'} already there",
             "give another folder: `policyc init DIR`",
         )
     try:

@@ -9,6 +9,7 @@ invalid; 3 permission or kernel feature missing; 4 a bug of policyc.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -42,6 +43,7 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
 }
 USAGE, BUG, INTERRUPTED, PIPE_CLOSED = 2, 4, 130, 141
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write to standard output
 
 
 class PipeClosed(Exception):
@@ -106,11 +108,22 @@ def cli(ctx: click.Context, color: ColorMode, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
+
+
+def _open_missing_streams() -> None:
+    """Streams that were closed by the caller become /dev/null, so that no file we open takes their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -119,8 +132,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         return _exit_code(cli.main(arguments, prog_name="policyc", standalone_mode=False, obj=session))
     except PipeClosed:
-        # Python flushes standard output once more at exit; there it must find somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -134,8 +146,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _report_operation(error, session)
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS and error.filename is None:
+            _discard_output()
+            _report_operation(OperationError(f"the output cannot be written: {error.strerror}"), session)
+            return USAGE
         _report_bug(error, session)
         return BUG
+
+
+def _discard_output() -> None:
+    """Python flushes standard output once more at exit; there it must find somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit_code(result: Any) -> int:
@@ -145,8 +166,7 @@ def _exit_code(result: Any) -> int:
 def _report_policy(error: PolicyError, session: Session) -> None:
     from policyc.render import render
 
-    sources = getattr(error, "sources", {})
-    text = render(error.diagnostics, sources, color=session.colors(sys.stderr))
+    text = render(error.diagnostics, error.sources, color=session.colors(sys.stderr))
     click.echo(text.rstrip("\n"), err=True, color=True)
 
 

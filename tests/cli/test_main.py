@@ -128,6 +128,29 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["completion", "bash"], ["--help"]])
+def test_a_full_disk_is_no_bug(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "policyc", *arguments], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(closed: str, tmp_path: Path) -> None:
+    source = tmp_path / "x.pol"
+    source.write_text("policy p for host { ingress { allow from any } }\n")
+    command = f'"{sys.executable}" -m policyc'
+    for arguments in (f'check "{source}"', f'eval "{source}"', f'compile "{source}" -o "{tmp_path}/x.o"', "fmt -"):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {arguments} {closed}"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+
+
 def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(

@@ -88,6 +88,13 @@ def test_eval_without_bad_lines_is_0(write) -> None:  # type: ignore[no-untyped-
     assert (done.code, done.err) == (0, "")
 
 
+def test_eval_answers_an_endless_line_once(write) -> None:  # type: ignore[no-untyped-def]
+    options = ["--endpoints", write(ENDPOINTS, "e.yaml")]
+    done = policyc("eval", write(GOOD), *options, stdin=b"x" * (3 << 20) + b"\n" + FLOW)
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    assert [("error" in a, a.get("line")) for a in answers] == [(True, 1), (False, None)]
+
+
 def test_eval_with_broken_files(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     source = write(GOOD)
     assert policyc("eval", source, "--flows", tmp_path / "missing").code == 2
