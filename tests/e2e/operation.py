@@ -203,6 +203,14 @@ def compile_policy(text: str, folder: Path) -> Path:
 
 
 @dataclass
+class Counted:
+    """Rules by reference; packets by direction, verdict and reason."""
+
+    rules: dict[str, dict[str, Any]]
+    reasons: dict[tuple[str, str, str], int]
+
+
+@dataclass
 class Operator:
     """Runs `policyc` in a network namespace, with pins and state in `folder`."""
 
@@ -242,14 +250,20 @@ class Operator:
         path.write_text(json.dumps({"version": 1, "host": list(host), "endpoints": list(entries)}))
         return path
 
+    def counted(self, name: str = "shop") -> Counted:
+        found = self.json("counters", name)
+        return Counted(
+            {rule["ref"]: rule for rule in found["rules"]},
+            {(r["direction"], r["verdict"], r["reason"]): r["packets"] for r in found["reasons"]},
+        )
+
     def counters(self, name: str = "shop") -> dict[str, dict[str, Any]]:
         """By reference."""
-        return {rule["ref"]: rule for rule in self.json("counters", name)["rules"]}
+        return self.counted(name).rules
 
     def reasons(self, name: str = "shop") -> dict[tuple[str, str, str], int]:
         """Packets by direction, verdict and reason."""
-        found = self.json("counters", name)["reasons"]
-        return {(r["direction"], r["verdict"], r["reason"]): r["packets"] for r in found}
+        return self.counted(name).reasons
 
     def events(self, name: str = "shop") -> list[dict[str, Any]]:
         """Those since this was asked last."""
@@ -257,9 +271,9 @@ class Operator:
         return [json.loads(line) for line in lines]
 
     def unload_all(self) -> None:
-        folder = self.folder / "state"
-        for load in self.json("status")["loads"] if folder.exists() else []:
-            self.run("unload", load["name"])
+        state = self.folder / "state"
+        for load in sorted(state.iterdir()) if state.exists() else []:
+            self.run("unload", load.name)
 
 
 def endpoint(name: str, *labels: str, **more: Any) -> dict[str, Any]:

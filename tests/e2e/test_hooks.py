@@ -81,17 +81,18 @@ def test_devices(
     assert answered(*clients) == expected
     try:
         name = "api" if direction == "ingress" else "web"
-        counted = {ref.removeprefix(f"{name}."): rule for ref, rule in operator.counters().items()}
+        found = operator.counted()
+        counted = {ref.removeprefix(f"{name}."): rule for ref, rule in found.rules.items()}
         assert {n: counted[n]["connections"] for n in ("pages", "names", "ping")} == dict.fromkeys(
             ("pages", "names", "ping"), 2
         )
         assert counted["closed"]["packets"] == 2
-        assert operator.reasons()[direction, "deny", "default"] == 2
+        assert found.reasons[direction, "deny", "default"] == 2
         events = [e for e in operator.events() if e["direction"] == direction and e["reason"] != "established"]
         for rule, number in LINES.items():
-            found = [e for e in events if e["ref"] == f"{name}.{rule}"]
-            assert [e["verdict"] for e in found] == ["deny" if rule == "closed" else "allow"] * 2, rule
-            assert {e["rule"] for e in found} == {f"e2e.pol:{number}:5"}
+            told = [e for e in events if e["ref"] == f"{name}.{rule}"]
+            assert [e["verdict"] for e in told] == ["deny" if rule == "closed" else "allow"] * 2, rule
+            assert {e["rule"] for e in told} == {f"e2e.pol:{number}:5"}
         assert sum(brief(e) == (direction, "deny", None, "default") for e in events) == 2
     finally:
         operator.run("unload", "shop")

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from operation import Client, Namespace, Operator, Site, address, answered, brief, curl, endpoint, ping, soon
+from operation import Client, Operator, Site, address, answered, brief, curl, endpoint, ping, soon
+from private_network import Namespace
 
 pytestmark = pytest.mark.bpf
 
@@ -76,8 +77,9 @@ def test_replies_errors_and_fragments(
     whole = Client(web, ["ping", "-n", "-c1", "-W1", "-s", "4000", api])
     fragments = [script(web, LARGE, api, "5353"), script(web, LARGE, api, "5454")]
     assert answered(unreachable, whole, *fragments) == [True, True, True, False]
-    assert operator.reasons()["egress", "allow", "related"] == 1
-    asked = operator.counters()["api.asked"]
+    counted = operator.counted()
+    assert counted.reasons["egress", "allow", "related"] == 1
+    asked = counted.rules["api.asked"]
     # A datagram in one piece and its error; then 3 and 7 fragments, there and back.
     assert (asked["packets"], asked["connections"]) == (2 + 2 * (3 + 7), 3)
     default = ("ingress", "deny", None, "default")
