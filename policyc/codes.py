@@ -391,6 +391,13 @@ _TABLE = (
 )  # fmt: skip
 
 CODES: dict[str, Code] = {entry.code: entry for entry in _TABLE}
+HELP = {
+    "syntax": "docs/language.md shows every construct with an example",
+    "reserved-word": "choose another name",
+    "unreadable-file": "check its name and that you may read it",
+    "too-many-errors": "mend these first",
+}
+"""What helps with a finding that says nothing of its own and where the explanation would be too general."""
 BY_NAME: dict[str, Code] = {entry.name: entry for entry in _TABLE}
 
 
@@ -404,6 +411,15 @@ def diagnostic(
     suggestion: str | None = None,
     notes: tuple[tuple[str, Span], ...] = (),
 ) -> Diagnostic:
-    """A finding with the code and severity of its name. Raises KeyError for a name that is not in the table."""
+    """A finding with the code and severity of its name; without `help` it has the code's explanation for it.
+
+    Raises KeyError for a name that is not in the table."""
     entry = BY_NAME[name]
+    help = help or HELP.get(name) or as_help(entry.explanation)
     return Diagnostic(entry.code, name, entry.severity, message, span, expected, help, suggestion, notes)
+
+
+def as_help(explanation: str) -> str:
+    """An explanation in the form of a help line: without capital and full stop."""
+    text = explanation.removesuffix(".")
+    return text if text[1:2].isupper() else text[0].lower() + text[1:]

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from policyc.codes import as_help
 from policyc.diagnostics import Diagnostic, PolicyError
 from policyc.model import Endpoint, Span
 from policyc.reference.world import Address
@@ -137,7 +138,8 @@ def _diagnostic(
     notes: tuple[tuple[str, Span], ...] = (),
     expected: tuple[str, ...] = (),
 ) -> Diagnostic:
-    return Diagnostic(code, CODES[code][0], "error", message, span, expected, help, suggestion, notes)
+    name, explanation = CODES[code]
+    return Diagnostic(code, name, "error", message, span, expected, help or as_help(explanation), suggestion, notes)
 
 
 def _unreadable(message: str) -> Diagnostic:

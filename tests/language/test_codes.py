@@ -16,6 +16,11 @@ def test_bad_example_gives_the_code_alone(code: Code, compiled) -> None:
     assert len(found) == 1 or code.name in ("set-cycle",)
 
 
+@pytest.mark.parametrize("code", SHOWN, ids=lambda c: c.name)
+def test_every_finding_has_help(code: Code, compiled) -> None:
+    assert all(d.help for d in compiled(code.bad).diagnostics)
+
+
 @pytest.mark.parametrize("code", [c for c in SHOWN if c.mended], ids=lambda c: c.name)
 def test_mended_example_has_no_error(code: Code, compiled) -> None:
     result = compiled(code.mended)
