@@ -260,6 +260,9 @@ class _Builder:
         entry = self._lookup("")
         with f.if_(f.both(f.not_null(entry), f.not_(self._opens()))):
             same = f.eq(f.load(entry, I8, DIRECTION), flow.get("direction"))
+            # Between equal ends nothing tells a reply from the packet itself, arriving: both ways are judged.
+            with f.if_(f.not_(f.either(same, self._is_icmp(flow.get("protocol"))))), f.if_(self._ends_are_equal()):
+                f.leave(self.fresh)
             # Of an echo, requests go the way of the first packet and replies the other.
             fits = f.either(
                 f.not_(self._is_icmp(flow.get("protocol"))),
@@ -272,6 +275,13 @@ class _Builder:
                 with f.if_(f.ne(flow.get("verdict"), 0)):
                     self._note(entry, same)
                 f.leave(self.done)
+
+    def _ends_are_equal(self) -> Value:
+        """Whether an endpoint talks to itself from the port to which it talks, or without ports."""
+        f, flow = self.f, self.flow
+        local, remote = flow.address("local"), flow.address("remote")
+        addresses = (f.eq(f.load(local, I64, o), f.load(remote, I64, o)) for o in (0, 8))
+        return f.both(f.eq(flow.get("local_port"), flow.get("remote_port")), *addresses)
 
     def _note(self, entry: Value, same: Value) -> None:
         """Time and TCP flags of a packet that passed."""

@@ -275,7 +275,7 @@ class Machine:
 
     def _established(self, packet: Packet, flow: _Flow, tick: int) -> Judgement | None:
         connection = self._live(_tuple(packet, flow), tick)
-        if connection is None or packet.opens or not _belongs(packet, flow.direction, connection):
+        if connection is None or packet.opens or not _belongs(packet, flow, connection):
             return None
         self._judge_again(connection, flow.subject, flow.remote)
         if connection.denial is not None:
@@ -312,7 +312,7 @@ class Machine:
     def _later_fragment(self, packet: Packet, flow: _Flow, tick: int) -> Judgement:
         first = self.fragments.get(_fragment_key(packet.head, flow))
         if first is not None and first.generation == self.generation and tick - first.seen <= IDLE_FRAGMENT:
-            return first.judgement
+            return replace(first.judgement, prospective=None)  # told with the first
         if packet.head.version == 6 and packet.head.protocol in EXTENSION_HEADERS:
             return self._malformed(flow.subject, flow.direction)
         return self._fresh(flow.subject, flow.direction, flow.remote, packet.traffic)
@@ -369,8 +369,10 @@ def _makes_connection(packet: Packet) -> bool:
     return packet.head.protocol not in (ICMP, ICMPV6) or packet.is_echo_request
 
 
-def _belongs(packet: Packet, direction: Direction, connection: Connection) -> bool:
-    """Of an echo, requests go the way of the first packet and replies the other."""
-    if packet.head.protocol not in (ICMP, ICMPV6):
-        return True
-    return packet.is_echo_request if direction is connection.direction else packet.is_echo_reply
+def _belongs(packet: Packet, flow: _Flow, connection: Connection) -> bool:
+    """Of an echo, requests go the way of the first packet and replies the other. Between equal ends nothing tells
+    a reply from the packet itself, arriving: both ways are judged."""
+    same = flow.direction is connection.direction
+    if packet.head.protocol in (ICMP, ICMPV6):
+        return packet.is_echo_request if same else packet.is_echo_reply
+    return same or flow.local != flow.remote or packet.source_port != packet.destination_port

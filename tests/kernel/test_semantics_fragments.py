@@ -96,6 +96,11 @@ def test_a_later_fragment_of_a_known_connection_follows_its_first(scene: Scene, 
     scene.check(UPLINK_IN, part(web, TCP, b"x" * 16, 3), "allow established web.web")
 
 
+def test_the_first_alone_tells_what_audit_would_change(scene: Scene) -> None:
+    scene.check(UPLINK_IN, part4(LATER, UDP, udp(1, 2), more=True), "allow no-policy ~ deny rule later.ingress.2")
+    scene.check(UPLINK_IN, part4(LATER, UDP, b"x" * 8, 3), "allow no-policy")
+
+
 @pytest.mark.parametrize("change", ["source", "number", "protocol", "direction"])
 def test_only_fragments_of_the_same_packet_follow(scene: Scene, change: str) -> None:
     scene.check(UPLINK_IN, part4(WEB, TCP, tcp(1000, 80), more=True), "allow rule web.web")

@@ -34,11 +34,13 @@ policy peer for { app == peer } {
   ingress { allow from any on tcp/443 as serves }
   egress  { allow to any on tcp/80 as calls }
 }
+policy alone for { app == alone } { egress { allow to any on udp, tcp, proto 47 as out }  ingress { allow from any on udp/54 as in } }
 policy moved for { app == moved } { ingress { allow from any on tcp/81 as only-81 } }
 """
 WHO = """
 web  10.0.0.1 2001:db8::1 app=web
 peer 10.0.0.2 2001:db8::2 app=peer
+self 10.0.0.3 2001:db8::3 app=alone
 """
 WEB, PEER, WORLD, WEB6, WORLD6 = "10.0.0.1", "10.0.0.2", "203.0.113.9", "2001:db8::1", "2001:db9::9"
 FIN, SYN, RST, PUSH, ACK = 1, 2, 4, 8, 16
@@ -177,6 +179,20 @@ def test_an_entry_of_one_end_never_answers_for_the_other(loaded: Scene) -> None:
     loaded.check(UPLINK_OUT, answer, KNOWN)
     loaded.check(UPLINK_IN, answer, "allow established peer.calls")
     assert len(list(loaded.kernel.map("ct4").keys())) == 3
+
+
+@pytest.mark.parametrize("own", ["10.0.0.3", "2001:db8::3"])
+def test_what_an_endpoint_sends_itself_is_judged_where_it_arrives_too(loaded: Scene, own: str) -> None:
+    """Also where the tuple is the same from both sides: equal ports, or none."""
+    loaded.bind(inner="self")
+    for protocol, payload in ((17, udp(53, 53)), (6, tcp(53, 53, ACK)), (47, b""), (17, udp(1000, 53))):
+        own_packet = packet(own, own, protocol, payload)
+        for _ in range(2):
+            assert loaded.of_kernel(CGROUP_OUT, own_packet).endswith(" alone.out")
+            assert loaded.of_model(CGROUP_OUT, own_packet).endswith(" alone.out")
+            loaded.check(CGROUP_IN, own_packet, DENIED)
+    loaded.check(CGROUP_OUT, packet(own, own, 17, udp(54, 54)), "allow rule alone.out")
+    loaded.check(CGROUP_IN, packet(own, own, 17, udp(54, 54)), "allow rule alone.in")
 
 
 def test_echo_is_known_by_its_identifier_and_way(loaded: Scene) -> None:
