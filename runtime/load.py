@@ -116,6 +116,7 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         if store.current.exists():
             # The registry shares the lock, which this function's `with` gives back.
             previous = resources.enter_context(Replaced(store))
+            _refuse_damage(Pins(name), previous.registry.header.number)
         else:
             refuse_strays(name)
         options.progress("checking attach points")
@@ -142,6 +143,15 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         time.monotonic() - began,
         tuple(_warnings(contents.plan)),
     )
+
+
+def _refuse_damage(pins: Pins, number: int) -> None:
+    missing = pins.missing(number)
+    if missing:
+        raise OperationError(
+            f"pins of load {pins.name!r} are not there, something other than policyc removed them: {', '.join(missing)}",
+            f"`policyc unload {pins.name}`, then load again",
+        )
 
 
 class Replaced:

@@ -54,6 +54,11 @@ class Pins:
         """The open programs of load `number`, which the caller closes."""
         return self._programs(self.generation(number), PROGRAM_PREFIX)
 
+    def missing(self, number: int) -> list[str]:
+        """What load `number` has pinned and is not there: without it what is attached cannot be changed."""
+        names = [f"g{number}/config", "switch", *NEXT, *(ENTRY_PREFIX + hook.name.lower() for hook in Hook)]
+        return [name for name in names if not (self.folder / name).exists()]
+
     def numbers(self) -> set[int]:
         """The kernel's numbers of all programs that are pinned, of whichever load number."""
         found: set[int] = set()

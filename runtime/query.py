@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from policyc.artifact import reader
 from policyc.artifact.layout import (
     EVENT,
     EVENT_FIELDS,
@@ -60,7 +59,7 @@ def view(name: str | None) -> View:
     while True:
         snapshot = store.read()
         try:
-            artifact = reader.read(store.artifact(snapshot.header.number))
+            artifact = store.read_artifact(snapshot.header.number)
         except OperationError:
             if store.read().header.number == snapshot.header.number:
                 raise
@@ -115,7 +114,7 @@ def attachments(view: View) -> list[Attachment]:
 
 def enforcing(view: View) -> bool:
     """Whether the switch lets this load's programs judge."""
-    return view.pins.switch() == active(view.header.slot)
+    return not view.pins.missing(view.header.number) and view.pins.switch() == active(view.header.slot)
 
 
 def state_word(view: View) -> str:

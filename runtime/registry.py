@@ -17,7 +17,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from policyc.artifact import reader
 from policyc.artifact.layout import (
     CGROUP,
     CGROUP_KEY,
@@ -66,7 +65,7 @@ class Registry:
         snapshot = store.read()
         self.store = store
         self.header = snapshot.header
-        self.artifact: Artifact = reader.read(store.artifact(self.header.number))
+        self.artifact: Artifact = store.read_artifact(self.header.number)
         self.builder = IdentityBuilder(self.artifact.manifest, bytes.fromhex(self.header.same_key))
         self.pins = Pins(store.name)
         number = self.header.number

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from policyc.artifact import reader
+from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
 from policyc.runtime import addresses, bpffs
 from policyc.runtime.addresses import Address
@@ -182,6 +184,13 @@ class Store:
     def exists(self) -> bool:
         return self.current.exists() or self.next.exists()
 
+    def read_artifact(self, number: int) -> Artifact:
+        """Raises `OperationError` where it was lost or damaged."""
+        try:
+            return reader.read(self.artifact(number))
+        except OperationError as failure:
+            raise OperationError(failure.message, f"`policyc unload {self.name}`, then load again") from None
+
     # --- the lock ---------------------------------------------------------------------------------------------
 
     def lock(self) -> None:
@@ -337,6 +346,7 @@ def _parse(lines: list[bytes]) -> Snapshot:
         found.replay(done)
     if begun and lines[-1] != b"+":
         found.pending = begun[-1]
+        Snapshot(header, set(), dict(found.endpoints)).replay(begun[-1])  # raises where it is no operation
     elif begun:
         found.replay(begun[-1])
     return found
