@@ -12,7 +12,7 @@ import policyc
 from policyc.artifact.reader import Artifact, read
 from policyc.artifact.writer import source_digest
 from policyc.cli import files
-from policyc.cli.output import diagnostics, plain
+from policyc.cli.output import diagnostics, document, format_option, plain
 from policyc.cli.progress import Progress
 from policyc.driver import STAGES, Checked, Stage, check_files, emit
 
@@ -27,6 +27,7 @@ from policyc.driver import STAGES, Checked, Stage, check_files, emit
 @click.option(
     "--check", "artifact", metavar="X.o", type=click.Path(), help="Only say whether X.o is current (exit code 0 or 1)."
 )
+@format_option
 def command(
     paths: tuple[str, ...],
     output: Path | None,
@@ -35,6 +36,7 @@ def command(
     print_between_passes: bool,
     time_passes: bool,
     artifact: str | None,
+    format_: str,
 ) -> int:
     """Compile policy files into one object."""
     if artifact is not None and (output is not None or stage != "obj"):
@@ -48,8 +50,16 @@ def command(
         diagnostics(checked.warnings, checked.sources)
         data = emit(checked, stage, steps.observe)
     if old is not None:
-        return _compare(old, data, checked)
-    files.write(output or Path("-"), data)
+        reason = _difference(old, data, checked)
+        if format_ == "json":
+            document("policyc-compile-check", artifact=old.name, current=reason is None, reason=reason)
+        else:
+            click.echo(plain(f"{old.name} is {'current' if reason is None else f'not current: {reason}'}"))
+        return 0 if reason is None else 1
+    target = output or Path("-")
+    files.write(target, data)
+    if format_ == "json" and target != Path("-"):
+        document("policyc-compile", output=str(target), stage=stage, size=len(data))
     return 0
 
 
@@ -82,19 +92,16 @@ class _Steps(Progress):
             sys.stderr.write(f"{name.ljust(width)}  {seconds * 1000:10.1f} ms\n")
 
 
-def _compare(old: Artifact, data: bytes, checked: Checked) -> int:
+def _difference(old: Artifact, data: bytes, checked: Checked) -> str | None:
+    """Why an artifact is not what the sources compile to now; None where it is."""
     if old.object == data:
-        click.echo(f"{old.name} is current")
-        return 0
+        return None
     manifest = old.manifest
     if manifest.source_digest != source_digest(checked.policy.files):
-        reason = f"other sources: {', '.join(_changed(old, checked)) or 'their order'}"
-    elif manifest.compiler != policyc.__version__:
-        reason = f"compiled by policyc {manifest.compiler}, this is {policyc.__version__}"
-    else:
-        reason = "compiled by another build of policyc or llvmlite"
-    click.echo(plain(f"{old.name} is not current: {reason}"))
-    return 1
+        return f"other sources: {', '.join(_changed(old, checked)) or 'their order'}"
+    if manifest.compiler != policyc.__version__:
+        return f"compiled by policyc {manifest.compiler}, this is {policyc.__version__}"
+    return "compiled by another build of policyc or llvmlite"
 
 
 def _changed(old: Artifact, checked: Checked) -> list[str]:

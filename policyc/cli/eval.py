@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from policyc.artifact.reader import Artifact
     from policyc.model import PolicySet
 
+HEADER = {"format": "policyc-verdict", "version": 1}
 PROGRESS_EVERY = 100  # lines
 LINE_LIMIT = 1 << 20  # bytes read of a line at once; of a longer one no more is kept
 
@@ -59,7 +60,7 @@ def command(paths: tuple[str, ...], root: str | None, endpoints_path: str | None
             bad = bad or "error" in answer
             if number % PROGRESS_EVERY == 0 and not sys.stdout.isatty():
                 progress.step(f"{number} flows judged")
-            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.write(json.dumps(HEADER | answer) + "\n")
             if flows_path == "-":
                 sys.stdout.flush()
     return 1 if bad else 0

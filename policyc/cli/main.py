@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 import policyc
-from policyc.cli.output import plain
+from policyc.cli.output import document, plain
 from policyc.cli.session import COLOR_MODES, ColorMode, Session
 from policyc.diagnostics import OperationError, PolicyError
 
@@ -148,6 +148,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS and error.filename is None:
             _discard_output()
+            session.json = False
             _report_operation(OperationError(f"the output cannot be written: {error.strerror}"), session)
             return USAGE
         _report_bug(error, session)
@@ -164,13 +165,19 @@ def _exit_code(result: Any) -> int:
 
 
 def _report_policy(error: PolicyError, session: Session) -> None:
-    from policyc.render import render
+    from policyc.render import render, render_json
 
+    if session.json:
+        click.echo(render_json(error.diagnostics), nl=False)
+        return
     text = render(error.diagnostics, error.sources, color=session.colors(sys.stderr))
     click.echo(text.rstrip("\n"), err=True, color=True)
 
 
 def _report_operation(error: OperationError, session: Session) -> None:
+    if session.json:
+        document("policyc-error", message=error.message, help=error.help, exit_code=error.exit_code)
+        return
     colors = session.colors(sys.stderr)
     click.echo(f"{click.style('error:', fg='red', bold=True)} {_plain_lines(error.message)}", err=True, color=colors)
     if error.help:

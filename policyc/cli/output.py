@@ -13,8 +13,22 @@ from policyc.cli.session import current
 from policyc.diagnostics import Diagnostic
 
 FORMATS = click.Choice(["text", "json"])
+
+
+def _remember(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    current().json = value == "json"
+    return value
+
+
 format_option = click.option(
-    "--format", "format_", type=FORMATS, default="text", show_default=True, help="Form of the output."
+    "--format",
+    "format_",
+    type=FORMATS,
+    default="text",
+    show_default=True,
+    is_eager=True,
+    callback=_remember,
+    help="Form of the output.",
 )
 
 

@@ -16,6 +16,7 @@ COLOR_MODES: tuple[str, ...] = get_args(ColorMode)
 class Session:
     color: ColorMode = "auto"
     debug: bool = False
+    json: bool = False  # the command was told `--format json`; errors are then documents, too
 
     def wants_color(self) -> bool | None:
         """True or False where the user or the environment decided, None: ask the stream. See https://no-color.org."""

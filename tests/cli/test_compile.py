@@ -72,6 +72,17 @@ def test_check_says_whether_an_object_is_current(folder: Path, tmp_path: Path) -
     assert policyc("compile", changed, "--check", tmp_path / "x.o").code == 2
 
 
+def test_json_says_what_was_written_and_whether_an_object_is_current(folder: Path, tmp_path: Path) -> None:
+    source, target = folder / "x.pol", tmp_path / "x.o"
+    written = json.loads(policyc("compile", source, "-o", target, "--format", "json").out)
+    size = target.stat().st_size
+    assert written == {
+        "format": "policyc-compile", "version": 1, "output": str(target), "stage": "obj", "size": size,
+    }  # fmt: skip
+    done = policyc("compile", source, "--check", target, "--format", "json")
+    assert (done.code, json.loads(done.out)["current"]) == (0, True)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages(folder: Path, stage: str) -> None:
     done = policyc("compile", folder / "x.pol", "--emit", stage, "-o", folder / f"stage.{stage}")

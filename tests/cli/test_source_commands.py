@@ -78,9 +78,20 @@ def test_eval_answers_each_line_in_its_place(write) -> None:  # type: ignore[no-
     done = policyc("eval", write(GOOD), *options, stdin=FLOW + b"{]\n" + FLOW.replace(b"80}", b"81}"))
     assert done.code == 1
     answers = [json.loads(line) for line in done.out.splitlines()]
+    assert {(a["format"], a["version"]) for a in answers} == {("policyc-verdict", 1)}
     assert [a.get("verdict") for a in answers] == ["allow", None, "deny"]
     assert answers[0]["rule"] == "x.pol:2:30"
     assert answers[1]["line"] == 2
+
+
+def test_json_errors_are_documents(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = policyc("test", write("identity web { app = web }"), "--format", "json")
+    assert (done.code, done.err) == (2, "")
+    assert [d["name"] for d in json.loads(done.out)["diagnostics"]] == ["syntax"]
+    done = policyc("inspect", "--format", "json", tmp_path / "none.o")
+    document = json.loads(done.out)
+    assert (done.code, done.err, document["format"], document["version"]) == (2, "", "policyc-error", 1)
+    assert document["exit_code"] == 2
 
 
 def test_eval_without_bad_lines_is_0(write) -> None:  # type: ignore[no-untyped-def]
