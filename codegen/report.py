@@ -22,6 +22,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
 from policyc.model import Direction, Span
 
 SECOND_NS = 1_000_000_000
@@ -192,6 +193,6 @@ def _put_ends(f: Function, flow: Flow, event: Value) -> None:
                 f.store(event, flow.get(f"{source}_port"), offset=EVENT_OFFSETS["source_port"])
                 f.store(event, flow.get(f"{destination}_port"), offset=EVENT_OFFSETS["destination_port"])
     icmp = flow.get("icmp")
-    with f.if_(f.ne(icmp, 0)):
+    with f.if_(is_one_of(f, flow.get("protocol"), (ICMP, ICMPV6))):
         f.store(event, f.swap(icmp), offset=EVENT_OFFSETS["source_port"])
         f.store(event, icmp.type(0), offset=EVENT_OFFSETS["destination_port"])

@@ -128,12 +128,13 @@ def test_an_event_names_both_ends_the_rule_and_the_reason(loaded: Scene) -> None
     assert event["ifindex"] == loaded.place.devices["uplink"]
 
 
-def test_an_icmp_event_has_type_and_code_in_the_ports(loaded: Scene) -> None:
+@pytest.mark.parametrize(("kind", "code"), [(3, 4), (0, 0), (0, 1), (13, 0)])
+def test_an_icmp_event_has_type_and_code_in_the_ports(loaded: Scene, kind: int, code: int) -> None:
     loaded.bind()
-    loaded.configure(events=DENIED)
-    event = loaded.send(UPLINK_IN, ether(ipv4(WORLD, WEB, 1, icmp(3, 4))))[1]
+    loaded.configure(events=Events.TRACE)
+    event = loaded.send(UPLINK_IN, ether(ipv4(WORLD, WEB, 1, icmp(kind, code, 0x0304))))[1]
     assert event is not None
-    assert (event["source_port"], event["destination_port"]) == (b"\x03\x04", b"\0\0")
+    assert (event["source_port"], event["destination_port"]) == (bytes([kind, code]), b"\0\0")
 
 
 def test_events_that_find_the_buffer_full_are_counted_and_judging_goes_on(loaded: Scene) -> None:
