@@ -394,6 +394,8 @@ CODES: dict[str, Code] = {entry.code: entry for entry in _TABLE}
 HELP = {
     "syntax": "docs/language.md shows every construct with an example",
     "reserved-word": "choose another name",
+    "duplicate-name": "rename one of them",
+    "duplicate-policy": "rename one of them",
     "unreadable-file": "check its name and that you may read it",
     "too-many-errors": "mend these first",
 }

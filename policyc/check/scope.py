@@ -45,6 +45,8 @@ class Scope:
     broken: set[str] = field(default_factory=set)
     lost: bool = False
     nameless: bool = False
+    own: list[Declared] = field(default_factory=list)  # what the file itself declares and is seen by its name
+    reached: dict[str, Scope] = field(default_factory=dict)  # the file and all it includes, by name
 
     def peer(self, name: syntax.Word, found: Findings, what: str) -> Declared | None:
         return self._look(self.peers, name, found, what, self.ports, "a port set")
@@ -98,32 +100,41 @@ def scopes(units: list[Unit], found: Findings) -> dict[str, Scope]:
             if inner.name in result:
                 _merge(scope, result[inner.name], include, found)
         for item in unit.tree.items:
-            if isinstance(item, (syntax.Identity, syntax.Cidr)):
-                _declare(scope.peers, Declared(item, scope, unit), found)
-            elif isinstance(item, syntax.Ports):
-                _declare(scope.ports, Declared(item, scope, unit), found)
-        result[unit.name] = scope
+            if isinstance(item, (syntax.Identity, syntax.Cidr, syntax.Ports)):
+                _declare(scope, Declared(item, scope, unit), found)
+        scope.reached[unit.name] = result[unit.name] = scope
     return result
 
 
-def _declare(table: dict[str, Declared], declared: Declared, found: Findings) -> None:
+def _table(scope: Scope, declared: Declared) -> dict[str, Declared]:
+    return scope.ports if isinstance(declared.node, syntax.Ports) else scope.peers
+
+
+def _declare(scope: Scope, declared: Declared, found: Findings) -> None:
     name = declared.node.name
     if not name.text:
         return
-    first = table.setdefault(name.text, declared)
-    if first is not declared:
+    first = _table(scope, declared).setdefault(name.text, declared)
+    if first is declared:
+        scope.own.append(declared)
+    else:
         notes = (("first declared here", first.node.name.span),)
         found.add("duplicate-name", f"`{name.text}` is declared twice", name.span, notes=notes)
 
 
 def _merge(scope: Scope, inner: Scope, include: syntax.Include, found: Findings) -> None:
-    for table, more in ((scope.peers, inner.peers), (scope.ports, inner.ports)):
-        for name, declared in more.items():
-            first = table.setdefault(name, declared)
+    """Adds what `inner` sees. Files reached before bring nothing new, so that many includes of many do not multiply."""
+    for reached in [s for name, s in inner.reached.items() if name not in scope.reached]:
+        for declared in reached.own:
+            name = declared.node.name.text
+            if _table(inner, declared)[name] is not declared:
+                continue  # it lost to another declaration, which was reported
+            first = _table(scope, declared).setdefault(name, declared)
             if first is not declared:
                 places = (first.node.name.span, declared.node.name.span)
                 notes = (("declared here", places[0]), ("and here", places[1]))
                 found.add("duplicate-name", f"this brings in `{name}` a second time", include.path.span, notes=notes)
+    scope.reached.update(inner.reached)
     scope.broken |= inner.broken
     scope.lost = scope.lost or inner.lost
     scope.nameless = scope.nameless or inner.nameless

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,24 @@ def test_two_includes_with_one_name(tree: Path) -> None:
     assert found.name == "duplicate-name"
     assert str(found.span) == "main.pol:2:9"
     assert [str(span) for _, span in found.notes] == ["a.pol:1:10", "b.pol:1:10"]
+
+
+def test_a_clash_is_told_where_it_arises_and_not_again(tree: Path) -> None:
+    for name in ("one", "two"):
+        (tree / f"{name}.pol").write_text("cidr a = [ 10.0.0.0/8 ]\n")
+    (tree / "both.pol").write_text('include "one.pol"\ninclude "two.pol"\n')
+    result = load([write(tree, 'include "both.pol"\ninclude "one.pol"\ninclude "two.pol"\n')])
+    assert [(d.name, d.span and d.span.file) for d in result.diagnostics] == [("duplicate-name", "both.pol")]
+
+
+def test_many_includes_of_many_do_not_multiply(tree: Path) -> None:
+    for i in range(60):
+        names = "".join(f"identity i{i}x{k} {{ app == v{k} }}\n" for k in range(60))
+        (tree / f"f{i}.pol").write_text("".join(f'include "f{j}.pol"\n' for j in range(i)) + names)
+    begun = time.monotonic()
+    result = load([write(tree, 'include "f59.pol"\npolicy p for i0x0 { ingress { allow from i59x59 } }\n')])
+    assert result.diagnostics == []
+    assert time.monotonic() - begun < 5
 
 
 def test_policy_names_are_unique_over_files(tree: Path) -> None:
