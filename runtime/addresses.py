@@ -11,7 +11,15 @@ MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped IPv6 address
 
 
 def parse(text: str) -> Address:
-    """Raises ValueError (also for zones, prefixes and IPv4-mapped IPv6)."""
+    """What an operator wrote. Raises ValueError (also for zones, prefixes and IPv4-mapped IPv6)."""
+    address = read(text)
+    if address[0] == "6" and address[1] >> 32 == MAPPED:
+        raise ValueError(f"{text!r} is an IPv4-mapped IPv6 address; write it as IPv4")
+    return address
+
+
+def read(text: str) -> Address:
+    """What the function `text` made of an address, which an interface may have IPv4-mapped. Raises ValueError."""
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         packed = socket.inet_pton(family, text)
@@ -20,8 +28,6 @@ def parse(text: str) -> Address:
     number = int.from_bytes(packed, "big")
     if family == socket.AF_INET:
         return "4", number
-    if number >> 32 == MAPPED:
-        raise ValueError(f"{text!r} is an IPv4-mapped IPv6 address; write it as IPv4")
     return "6", number
 
 

@@ -308,7 +308,7 @@ def _keep(link: int, pin: Path) -> None:
 
 def _link_holds(pin: Path) -> bool:
     """Whether a pinned link is there and its device or cgroup too."""
-    if not pin.exists():
+    if not bpffs.exists(pin):
         return False
     link = bpffs.open_pin(pin)
     try:

@@ -74,10 +74,21 @@ def unpin(path: Path) -> None:
         raise error(failure.errno or errno.EIO, f"remove the pin {path}") from None
 
 
-def pins_in(path: Path) -> list[Path]:
+def exists(path: Path) -> bool:
+    """Whether there is such a file. Raises `OperationError` where that may not be asked."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"use {path}") from None
+    return True
+
+
+def pins_in(path: Path, pattern: str = "*") -> list[Path]:
     """What a folder holds; nothing where it is not there."""
     try:
-        return sorted(path.iterdir())
+        return sorted(path.glob(pattern))
     except FileNotFoundError:
         return []
     except OSError as failure:
@@ -86,10 +97,10 @@ def pins_in(path: Path) -> list[Path]:
 
 def remove_folder(path: Path) -> None:
     """Removes a folder of pins with all that is in it; it may be gone."""
-    if not path.is_dir() or path.is_symlink():
-        return
     try:
         shutil.rmtree(path)
+    except FileNotFoundError:
+        return
     except OSError as failure:
         raise error(failure.errno or errno.EIO, f"remove the folder {path}") from None
 

@@ -183,7 +183,7 @@ def _contents(artifact: Artifact, name: str, options: Options, previous: Replace
     header.netns = namespace
     header.specs = _specs_json(plan)
     local = netlink.interface_addresses()
-    listed = {addresses.parse(a) for a in header.host_listed}
+    listed = {addresses.read(a) for a in header.host_listed}
     contents = Contents(header, plan, [], host=listed | local)
     header.host = [addresses.text(a) for a in sorted(contents.host)]
     builder = IdentityBuilder(artifact.manifest, bytes.fromhex(header.same_key))

@@ -44,7 +44,7 @@ class Pins:
 
     def optional_map(self, name: str, number: int | None = None) -> Map | None:
         """None where the object had no such map."""
-        return self.map(name, number) if self._path(name, number).exists() else None
+        return self.map(name, number) if bpffs.exists(self._path(name, number)) else None
 
     def entries(self) -> dict[Hook, int]:
         """The open entry programs, which the caller closes."""
@@ -57,12 +57,15 @@ class Pins:
     def missing(self, number: int) -> list[str]:
         """What load `number` has pinned and is not there: without it what is attached cannot be changed."""
         names = [f"g{number}/config", "switch", *NEXT, *(ENTRY_PREFIX + hook.name.lower() for hook in Hook)]
-        return [name for name in names if not (self.folder / name).exists()]
+        return [name for name in names if not bpffs.exists(self.folder / name)]
 
     def numbers(self) -> set[int]:
         """The kernel's numbers of all programs that are pinned, of whichever load number."""
         found: set[int] = set()
-        paths = [*self.folder.glob(f"{ENTRY_PREFIX}*"), *self.folder.glob(f"g*/{PROGRAM_PREFIX}*")]
+        paths = [
+            *bpffs.pins_in(self.folder, f"{ENTRY_PREFIX}*"),
+            *bpffs.pins_in(self.folder, f"g*/{PROGRAM_PREFIX}*"),
+        ]
         for path in paths:
             fd = bpffs.open_pin(path)
             found.add(programs.program_id(fd))
@@ -93,7 +96,7 @@ class Pins:
         try:
             for hook in Hook:
                 path = folder / (prefix + hook.name.lower())
-                if path.exists():
+                if bpffs.exists(path):
                     found[hook] = bpffs.open_pin(path)
         except OperationError:
             close_all(found)

@@ -22,7 +22,7 @@ from policyc.model import Direction
 from policyc.runtime import addresses
 from policyc.runtime.attach import Attacher
 from policyc.runtime.identity import Matcher
-from policyc.runtime.namespaces import is_here
+from policyc.runtime.namespaces import inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
 from policyc.runtime.points import Plan, plan_of
 from policyc.runtime.registry import sole_name
@@ -102,7 +102,8 @@ def attachments(view: View) -> list[Attachment]:
                 ahead = attacher.ahead(point, entries, friends) if present else []
                 found.append(Attachment(str(point), present, tuple(ahead)))
         else:
-            found += [Attachment(str(point), None) for point in view.plan.devices.values()]
+            gone = inhabitant(view.header.netns) is None
+            found += [Attachment(str(point), False if gone else None) for point in view.plan.devices.values()]
     finally:
         close_all(entries)
     tops = view.plan.attached_cgroups()

@@ -187,7 +187,7 @@ class Registry:
         """Brings class `host` up to date with this machine's interfaces. Returns what came and what went."""
         self._check_namespace()
         self._local = netlink.interface_addresses()
-        wanted = {addresses.parse(a) for a in self.header.host_listed} | self._local
+        wanted = {addresses.read(a) for a in self.header.host_listed} | self._local
         came, went = sorted(wanted - self.host), sorted(self.host - wanted)
         if not came and not went:
             return [], []
@@ -530,9 +530,9 @@ class Registry:
                 plan.remove_endpoint(line["name"])
                 self._execute(self.endpoints[line["name"]], None, plan)
             case "move":
-                self._move_address(addresses.parse(line["address"]), line["from"], line["to"])
+                self._move_address(addresses.read(line["address"]), line["from"], line["to"])
             case "host":
-                self.host |= {addresses.parse(a) for a in line["addresses"]}
+                self.host |= {addresses.read(a) for a in line["addresses"]}
                 self.sync_host()
         self.compact()
 

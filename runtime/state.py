@@ -87,7 +87,7 @@ class Registered:
     @staticmethod
     def from_json(line: dict[str, Any]) -> Registered:
         fields = {k: v for k, v in line.items() if k != "op"}
-        fields["addresses"] = tuple(addresses.parse(a) for a in line["addresses"])
+        fields["addresses"] = tuple(addresses.read(a) for a in line["addresses"])
         return Registered(**fields)
 
 
@@ -117,13 +117,13 @@ class Snapshot:
             case "remove":
                 self.gone.append(self.endpoints.pop(line["name"]))
             case "move":
-                address = addresses.parse(line["address"])
+                address = addresses.read(line["address"])
                 giver, taker = self.endpoints[line["from"]], self.endpoints[line["to"]]
                 kept = tuple(a for a in giver.addresses if a != address)
                 self.endpoints[giver.name] = replace(giver, addresses=kept)
                 self.endpoints[taker.name] = replace(taker, addresses=(*taker.addresses, address))
             case "host":
-                self.host = {addresses.parse(a) for a in line["addresses"]}
+                self.host = {addresses.read(a) for a in line["addresses"]}
             case other:
                 raise ValueError(other)
 
@@ -135,16 +135,15 @@ def root() -> Path:
 def names() -> list[str]:
     """Names that have a state, or pins whose state was lost, sorted."""
     try:
-        pinned = {p.parent.name for p in bpffs.root().glob("*/switch")}
-        files = {p.parent.name for p in (*root().glob("*/state.jsonl"), *root().glob("*/next.jsonl"))}
-        os.listdir(root())  # what may not be read looks empty to glob
-        return sorted(pinned | files)
+        folders = sorted(root().iterdir())
     except FileNotFoundError:
-        return sorted(pinned)
-    except PermissionError:
-        raise OperationError(
-            f"not permitted to read {root()}", CAPABILITIES.replace("run", "run this", 1), PERMISSION_OR_FEATURE
-        ) from None
+        folders = []
+    except OSError as failure:
+        raise _unusable(root(), failure) from None
+    pinned: set[str] = set()
+    with suppress(OperationError):  # whoever may not look there sees those that have a state
+        pinned = {p.parent.name for p in bpffs.pins_in(bpffs.root(), "*/switch")}
+    return sorted(pinned | {p.name for p in folders if Store(p.name).exists()})
 
 
 def made_qdiscs(netns: int) -> set[int]:
@@ -182,7 +181,7 @@ class Store:
         return self.folder / "next.jsonl"
 
     def exists(self) -> bool:
-        return self.current.exists() or self.next.exists()
+        return bpffs.exists(self.current) or bpffs.exists(self.next)
 
     def read_artifact(self, number: int) -> Artifact:
         """Raises `OperationError` where it was lost or damaged."""
@@ -317,7 +316,7 @@ def unknown(name: str) -> OperationError:
     known = names()
     if name in known:
         return OperationError(
-            f"the state of {name!r} was lost, or its first load was interrupted",
+            f"the state of {name!r} was lost, or its first load is under way or was interrupted",
             f"`policyc unload {name}` takes away what is there; then load again",
         )
     near = difflib.get_close_matches(name, known, 1)
@@ -332,7 +331,7 @@ def _parse(lines: list[bytes]) -> Snapshot:
     if head.pop("format") != FORMAT or head.pop("version") != VERSION:
         raise ValueError("format")
     header = Header(**head)
-    found = Snapshot(header, {addresses.parse(a) for a in header.host}, torn=bool(lines[-1]))
+    found = Snapshot(header, {addresses.read(a) for a in header.host}, torn=bool(lines[-1]))
     begun: list[dict[str, Any]] = []
     for line in lines[1:-1]:
         if line != b"+":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -16,9 +17,8 @@ from policyc.diagnostics import OperationError
 def command(name: str | None, format_: str) -> int:
     """Show what is loaded and attached. Exit code 1 if a load does not enforce what it should."""
     from policyc.runtime.names import check_name
-    from policyc.runtime.state import names
 
-    found = [_status(check_name(name))] if name is not None else [_status_or_damage(n) for n in names()]
+    found = [_status(check_name(name))] if name is not None else list(_all_loads())
     if format_ == "json":
         document("policyc-status", loads=found)
     elif not found:
@@ -52,12 +52,20 @@ def _status(name: str) -> dict[str, Any]:
     }
 
 
-def _status_or_damage(name: str) -> dict[str, Any]:
+def _all_loads() -> Iterator[dict[str, Any]]:
     """One load that cannot be read does not hide the others."""
-    try:
-        return _status(name)
-    except OperationError as error:
-        return {"name": name, "state": "damaged", "healthy": False, "problem": error.message, "help": error.help or ""}
+    from policyc.runtime.libbpf import PERMISSION_OR_FEATURE
+    from policyc.runtime.state import names
+
+    for name in names():
+        try:
+            yield _status(name)
+        except OperationError as error:
+            if error.exit_code == PERMISSION_OR_FEATURE:
+                raise
+            if name in names():  # not unloaded just now
+                problem = {"problem": error.message, "help": error.help or ""}
+                yield {"name": name, "state": "damaged", "healthy": False, **problem}
 
 
 def _show(status: dict[str, Any]) -> None:

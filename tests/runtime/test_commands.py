@@ -111,6 +111,50 @@ def test_doctor_answers(machine: Any) -> None:
     assert subjects["clsact qdisc (tc)"] == "there"
 
 
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def test_every_command_without_permission(machine: Any, object_file: str, tmp_path: Path) -> None:
+    """Somebody else's load can neither be seen nor changed, and that is no bug."""
+    (tmp_path / "bpf").chmod(0o755)
+    assert policyc("load", object_file, "--name", "shop").code == 0
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    os.chmod(object_file, 0o644)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments in (
+        "status", "status shop", "counters shop", "monitor shop --timeout 1", "endpoint list", "endpoint add a --address 1.1.1.1",
+        "endpoint remove shop a", "host sync", "unload", f"load {object_file} --name shop", "unload shop",
+    ):  # fmt: skip
+        command = [*NOBODY, sys.executable, "-m", "policyc", *arguments.split()]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+        assert (done.returncode, done.stderr[:23]) == (3, "error: not permitted to"), (arguments, done.stderr)
+        assert "run as root" in done.stderr
+    (tmp_path / "own").mkdir()
+    os.chown(tmp_path / "own", 65534, 65534)
+    (tmp_path / "bpf" / "shop").chmod(0o700)
+    (tmp_path / "bpf").chmod(0o700)
+    for more in ([], ["--dry-run"]):
+        command = [*NOBODY, sys.executable, "-m", "policyc", "load", object_file, "--name", "other", *more]
+        environment["POLICYC_STATE"] = str(tmp_path / "own")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+        assert (done.returncode, done.stderr[:23]) == (3, "error: not permitted to"), done.stderr
+    assert policyc("unload").code == 0
+
+
+def test_one_damaged_load_does_not_hide_the_others(machine: Any, object_file: str) -> None:
+    for name in ("one", "two"):
+        assert policyc("load", object_file, "--name", name).code == 0
+    (machine.folder / "state" / "one" / "state.jsonl").write_text("{}\n")
+    status = policyc("status", "--format", "json")
+    assert (status.code, [(s["name"], s["state"]) for s in status.json["loads"]]) == (
+        1,
+        [("one", "damaged"), ("two", "enforcing")],
+    )
+    assert "`policyc unload one`" in policyc("status").out
+    assert policyc("unload", "one").code == policyc("unload").code == 0
+
+
 def test_without_permission(object_file: str) -> None:
     """Says which permission is missing, with exit code 3."""
     os.chmod(object_file, 0o644)

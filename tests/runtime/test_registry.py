@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -121,6 +122,18 @@ def test_host_sync(loaded: Any) -> None:
         assert registry.sync_host() == ([], [])
     with open_registry("shop") as registry:
         check(registry)
+
+
+def test_host_addresses_may_be_mapped(loaded: Any, artifact: Artifact) -> None:
+    """An interface may have one; at packet hooks it is an address like any other."""
+    loaded.guest("vnew", 7)
+    subprocess.run(["ip", "-6", "addr", "add", "::ffff:10.1.1.1/128", "dev", "vnew", "nodad"], check=True)
+    with open_registry("shop") as registry:
+        registry.sync_host()
+        check(registry)
+    load.load(artifact, "shop", Options())
+    with open_registry("shop") as registry:
+        assert ("6", 0xFFFF0A010101) in registry.host
 
 
 def test_apply_hands_addresses_over(loaded: Any) -> None:
