@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 CLONE_NEWNET = 0x40000000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place() -> Iterator[object]:
     from packets_differential import Place
 
