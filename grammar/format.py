@@ -1,4 +1,4 @@
-"""The formatter: indentation and spaces, never words. Line breaks stay where the author put them."""
+"""The formatter: indentation and spaces, never words. Line breaks and columns stay where the author put them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _OPEN, _CLOSE = "{[(", "}])"
 
 
 def format_file(text: str, file: str = "<text>") -> str:
-    """The text with two spaces a level of indentation, single spaces between words and at most one blank line.
+    """The text with two spaces a level of indentation, single spaces between words and at most one blank line. Several spaces
+    between two words align columns and stay.
 
     Comments stay, the tokens are the same in the same order, and formatting twice changes nothing more. A byte order
     mark goes. Raises PolicyError for a text that does not parse; names and values are not looked at."""
@@ -28,7 +29,9 @@ def format_file(text: str, file: str = "<text>") -> str:
     out: list[str] = []
     depth = 0
     for line in text.split("\n"):
-        pieces = [(m.lastgroup or "", m.group().rstrip()) for m in _PIECE.finditer(line)]
+        matches = list(_PIECE.finditer(line))
+        pieces = [(m.lastgroup or "", m.group().rstrip()) for m in matches]
+        gaps = [line[a.end() : b.start()] for a, b in pairwise(matches)]
         if not pieces:
             if out and out[-1]:
                 out.append("")
@@ -36,7 +39,7 @@ def format_file(text: str, file: str = "<text>") -> str:
         closing = 0
         while closing < len(pieces) and pieces[closing][1] in _CLOSE and pieces[closing][0] == "mark":
             closing += 1
-        out.append(INDENT * max(depth - closing, 0) + _joined(pieces))
+        out.append(INDENT * max(depth - closing, 0) + _joined(pieces, gaps))
         for kind, written in pieces:
             if kind == "mark":
                 depth += (written in _OPEN) - (written in _CLOSE)
@@ -45,10 +48,12 @@ def format_file(text: str, file: str = "<text>") -> str:
     return "\n".join(out) + "\n" if out else ""
 
 
-def _joined(pieces: list[tuple[str, str]]) -> str:
+def _joined(pieces: list[tuple[str, str]], gaps: list[str]) -> str:
+    """`gaps` is what stands between the pieces now."""
     result = pieces[0][1]
-    for (_, before), (kind, written) in pairwise(pieces):
-        result += _gap(before, kind, written) + written
+    for ((_, before), (kind, written)), now in zip(pairwise(pieces), gaps, strict=True):
+        gap = _gap(before, kind, written)
+        result += (now if gap and now == " " * len(now) and len(now) > 1 else gap) + written
     return result
 
 

@@ -32,15 +32,21 @@ class Diagnostic:
 class PolicyError(Exception):
     """An expected failure with its diagnostics; the CLI renders them and exits with `exit_code`.
 
-    `sources` maps the files of spans to their texts, so that lines can be shown."""
+    `sources` maps the files of spans to their texts, so that lines can be shown; `root` is the folder below which these files are,
+    None where they are named as the user named them."""
 
     def __init__(
-        self, diagnostics: list[Diagnostic], exit_code: int = 2, sources: Mapping[str, str] | None = None
+        self,
+        diagnostics: list[Diagnostic],
+        exit_code: int = 2,
+        sources: Mapping[str, str] | None = None,
+        root: str | None = None,
     ) -> None:
         super().__init__("; ".join(d.message for d in diagnostics))
         self.diagnostics = diagnostics
         self.exit_code = exit_code
         self.sources = sources or {}
+        self.root = root
 
 
 class OperationError(Exception):

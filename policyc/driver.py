@@ -23,8 +23,8 @@ Observer = Callable[[str, Any, float], None]
 class InvalidSource(PolicyError):
     """Policy files with errors; `sources` maps file names to their texts, for rendering."""
 
-    def __init__(self, diagnostics: list[Diagnostic], sources: Mapping[str, str]) -> None:
-        super().__init__(diagnostics, sources=sources)
+    def __init__(self, diagnostics: list[Diagnostic], sources: Mapping[str, str], root: str | None = None) -> None:
+        super().__init__(diagnostics, sources=sources, root=root)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def check_files(paths: Sequence[str], root: str | None = None, observer: Observe
     with _Timed("check", observer):
         result = load(paths, root)
     if result.policy is None:
-        raise InvalidSource(list(result.diagnostics), result.sources)
+        raise InvalidSource(list(result.diagnostics), result.sources, result.root)
     names = tuple(os.path.relpath(os.path.realpath(path), os.path.realpath(result.root)) for path in paths)
     return Checked(result.policy, tuple(result.diagnostics), names, dict(result.sources), result.root)
 

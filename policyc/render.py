@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from policyc.diagnostics import Diagnostic
@@ -18,34 +18,43 @@ TAB = 4
 _RED, _YELLOW, _BLUE, _BOLD, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[1m", "\x1b[0m"
 
 
-def render(diagnostics: Iterable[Diagnostic], sources: Mapping[str, str], color: bool = False) -> str:
+def render(
+    diagnostics: Iterable[Diagnostic],
+    sources: Mapping[str, str],
+    color: bool = False,
+    shown: Callable[[str], str] = str,
+) -> str:
     """All diagnostics as text with the lines they speak of, a blank line between two; "" for none.
 
-    `sources` maps the file names of spans to texts; of a file that is not in it no line is shown."""
+    `sources` maps the file names of spans to texts; of a file that is not in it no line is shown. `shown` makes of such
+    a name what the reader can open."""
     lines = _Lines(sources)
-    return "\n".join(_one(d, lines, color) for d in diagnostics)
+    return "\n".join(_one(d, lines, color, shown) for d in diagnostics)
 
 
-def _one(d: Diagnostic, lines: _Lines, color: bool) -> str:
+def _one(d: Diagnostic, lines: _Lines, color: bool, shown: Callable[[str], str]) -> str:
+    def at(span: Span) -> str:
+        return _escaped(f"{shown(span.file)}:{span.line}:{span.column}")
+
     def paint(style: str, text: str) -> str:
         return f"{style}{text}{_PLAIN}" if color else text
 
     tone = _RED if d.severity == "error" else _YELLOW
-    place = f"{_escaped(str(d.span))}: " if d.span else ""
+    place = f"{at(d.span)}: " if d.span else ""
     head = paint(_BOLD + tone, f"{d.severity}[{d.code} {d.name}]")
     out = [f"{place}{head}: {_escaped(d.message)}"]
     if d.span is not None:
-        shown = lines.marked(d.span)
-        if shown is not None:
+        marked = lines.marked(d.span)
+        if marked is not None:
             gutter = " " * len(str(d.span.line))
             out.append(f"{paint(_BLUE, gutter + ' |')}")
-            out.append(f"{paint(_BLUE, f'{d.span.line} |')} {shown[0]}".rstrip())
-            out.append(f"{paint(_BLUE, gutter + ' |')} {paint(tone, shown[1])}")
+            out.append(f"{paint(_BLUE, f'{d.span.line} |')} {marked[0]}".rstrip())
+            out.append(f"{paint(_BLUE, gutter + ' |')} {paint(tone, marked[1])}")
     if d.expected:
         out.append(f"  expected: {_listed(d.expected)}")
     if d.suggestion:
         out.append(f"  did you mean `{_escaped(d.suggestion)}`?")
-    out.extend(f"  note: {_escaped(text)}: {_escaped(str(span))}" for text, span in d.notes)
+    out.extend(f"  note: {_escaped(text)}: {at(span)}" for text, span in d.notes)
     if d.help:
         out.append(f"  help: {_escaped(d.help)}")
     return "\n".join(out) + "\n"

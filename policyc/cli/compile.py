@@ -18,14 +18,22 @@ from policyc.driver import STAGES, Checked, Stage, check_files, emit
 
 
 @click.command()
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write; `-` is standard output.")
-@click.option("--root", type=click.Path(), help="The folder below which files are read [default: the first file's].")
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
+@click.option(
+    "-o", "--output", type=click.Path(readable=False, path_type=Path), help="Where to write; `-` is standard output."
+)
+@click.option(
+    "--root", type=click.Path(readable=False), help="The folder below which files are read [default: the first file's]."
+)
 @click.option("--emit", "stage", type=click.Choice(STAGES), default="obj", help="Stop at a stage and write that.")
 @click.option("--print-between-passes", is_flag=True, help="Print the IR after each pass to standard error.")
 @click.option("--time-passes", is_flag=True, help="Print how long each step took to standard error.")
 @click.option(
-    "--check", "artifact", metavar="X.o", type=click.Path(), help="Only say whether X.o is current (exit code 0 or 1)."
+    "--check",
+    "artifact",
+    metavar="X.o",
+    type=click.Path(readable=False),
+    help="Only say whether X.o is current (exit code 0 or 1).",
 )
 @format_option
 def command(
@@ -47,7 +55,7 @@ def command(
     with _Steps(print_between_passes, time_passes) as steps:
         checked = check_files(paths, root, steps.observe)
         steps.clear()
-        diagnostics(checked.warnings, checked.sources)
+        diagnostics(checked.warnings, checked.sources, checked.root)
         data = emit(checked, stage, steps.observe)
     if old is not None:
         reason = _difference(old, data, checked)

@@ -30,10 +30,16 @@ LINE_LIMIT = 1 << 20  # bytes read of a line at once; of a longer one no more is
 
 
 @click.command()
-@click.argument("paths", metavar="FILE...|X.o", nargs=-1, required=True, type=click.Path())
-@click.option("--root", type=click.Path(), help="The folder below which files are read [default: the first file's].")
+@click.argument("paths", metavar="FILE...|X.o", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option(
-    "--endpoints", "endpoints_path", metavar="E.yaml", type=click.Path(), help="Who has which address and labels."
+    "--root", type=click.Path(readable=False), help="The folder below which files are read [default: the first file's]."
+)
+@click.option(
+    "--endpoints",
+    "endpoints_path",
+    metavar="E.yaml",
+    type=click.Path(readable=False),
+    help="Who has which address and labels.",
 )
 @click.option(
     "--flows",
@@ -41,7 +47,7 @@ LINE_LIMIT = 1 << 20  # bytes read of a line at once; of a longer one no more is
     metavar="FLOWS.jsonl",
     default="-",
     show_default=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="One JSON object a line; `-` is standard input.",
 )
 @engine_option
@@ -70,7 +76,7 @@ def _subject(paths: tuple[str, ...], root: str | None) -> tuple[PolicySet, Calla
     """The policy, and what gives its artifact when an engine asks."""
     if not any(map(_is_object, paths)):
         checked = check_files(paths, root)
-        diagnostics(checked.warnings, checked.sources)
+        diagnostics(checked.warnings, checked.sources, checked.root)
         return checked.policy, lambda: compiled(checked)
     if len(paths) > 1:
         raise click.UsageError("An object stands alone: it holds its whole policy.")

@@ -18,7 +18,7 @@ SIZE_LIMIT = 16 << 20  # bytes
 
 
 @click.command()
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 where a file is not formatted.")
 @click.option("--diff", is_flag=True, help="Change nothing; show what would change, exit code 1 where anything would.")
 def command(paths: tuple[str, ...], check: bool, diff: bool) -> int:

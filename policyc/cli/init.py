@@ -56,7 +56,7 @@ FILES = {"policy.pol": POLICY, "endpoints.yaml": ENDPOINTS, "flows.jsonl": FLOWS
 
 
 @click.command()
-@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(readable=False, path_type=Path))
 def command(folder: Path) -> None:
     """Write a small policy, endpoints and flows to start from into DIR (this folder). Never overwrites a file."""
     taken = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]

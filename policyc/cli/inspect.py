@@ -14,7 +14,7 @@ from policyc.model import Selector
 
 
 @click.command()
-@click.argument("artifact", metavar="X.o", type=click.Path())
+@click.argument("artifact", metavar="X.o", type=click.Path(readable=False))
 @format_option
 def command(artifact: str, format_: str) -> None:
     """Show what an object contains: rules with their lines, selectors, groups, hooks, maps and what it costs."""

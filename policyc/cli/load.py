@@ -10,9 +10,9 @@ from policyc.cli.progress import Progress
 
 
 @click.command()
-@click.argument("artifact", metavar="X.o", type=click.Path())
+@click.argument("artifact", metavar="X.o", type=click.Path(readable=False))
 @click.option("--name", required=True, help="What the load is called; a load of that name is replaced.")
-@click.option("--endpoints", "endpoints_file", type=click.Path(), help="Endpoints file, YAML or JSON.")
+@click.option("--endpoints", "endpoints_file", type=click.Path(readable=False), help="Endpoints file, YAML or JSON.")
 @click.option(
     "--attach",
     "specs",

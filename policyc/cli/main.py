@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 import policyc
-from policyc.cli.output import document, plain
+from policyc.cli.output import document, plain, shown
 from policyc.cli.session import COLOR_MODES, ColorMode, Session
 from policyc.diagnostics import OperationError, PolicyError
 
@@ -170,7 +170,7 @@ def _report_policy(error: PolicyError, session: Session) -> None:
     if session.json:
         click.echo(render_json(error.diagnostics), nl=False)
         return
-    text = render(error.diagnostics, error.sources, color=session.colors(sys.stderr))
+    text = render(error.diagnostics, error.sources, session.colors(sys.stderr), shown(error.root))
     click.echo(text.rstrip("\n"), err=True, color=True)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -49,11 +50,28 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def diagnostics(found: Sequence[Diagnostic], sources: Mapping[str, str], stream: IO[str] | None = None) -> None:
-    """Writes findings as text, to standard error where no stream is given."""
+def shown(root: str | None) -> Callable[[str], str]:
+    """Names of files below `root` as one can open them from here: relative where they are below this folder."""
+
+    def name_from_here(name: str) -> str:
+        path = os.path.join(root, name) if root is not None else name
+        try:
+            relative = os.path.relpath(path) if root is not None else name
+        except OSError:  # this folder is gone
+            return path
+        return path if relative.startswith("..") else relative
+
+    return name_from_here
+
+
+def diagnostics(
+    found: Sequence[Diagnostic], sources: Mapping[str, str], root: str | None = None, stream: IO[str] | None = None
+) -> None:
+    """Writes findings as text, to standard error where no stream is given. `root` as in `PolicyError`."""
     from policyc.render import render
 
     stream = stream or sys.stderr
     if found:
-        stream.write(render(found, sources, color=current().colors(stream)).rstrip("\n") + "\n")
+        text = render(found, sources, current().colors(stream), shown(root))
+        stream.write(text.rstrip("\n") + "\n")
         stream.flush()

@@ -15,8 +15,10 @@ from policyc.expectations import Result
 
 
 @click.command()
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option("--root", type=click.Path(), help="The folder below which files are read [default: the first file's].")
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(readable=False))
+@click.option(
+    "--root", type=click.Path(readable=False), help="The folder below which files are read [default: the first file's]."
+)
 @engine_option
 @format_option
 def command(paths: tuple[str, ...], root: str | None, engine: str, format_: str) -> int:
@@ -25,7 +27,7 @@ def command(paths: tuple[str, ...], root: str | None, engine: str, format_: str)
     Exit code 1 where an expectation does not hold.
     """
     checked = check_files(paths, root)
-    diagnostics(checked.warnings, checked.sources)
+    diagnostics(checked.warnings, checked.sources, checked.root)
     results = run_tests(checked.policy, engine_factory(engine, lambda: compiled(checked)))
     failed = [r for r in results if not r.passed]
     if format_ == "json":

@@ -27,6 +27,11 @@ def test_same_tokens_and_comments_and_idempotent(file: Path) -> None:
     assert format_file(once) == once
 
 
+def test_columns_that_the_author_aligned_stay() -> None:
+    text = "identity a   { x == y }\nidentity abc { x == z }  # both\npolicy p for a, abc {}\n"
+    assert format_file(text) == text
+
+
 def test_layout() -> None:
     messy = (
         "\ufeffpolicy  p for host{\r\n\r\n\r\n\tingress{   # in\n"
@@ -35,7 +40,7 @@ def test_layout() -> None:
     with pytest.raises(PolicyError):
         format_file("policy p for")
     assert format_file(messy) == (
-        "policy p for host {\n\n  ingress {  # in\n    allow from same(ns), world(10.0.0.0/8,) on [ tcp/80, ]\n  }\n  egress {} }\n"
+        "policy  p for host {\n\n  ingress {   # in\n    allow from same(ns), world(10.0.0.0/8,) on [ tcp/80, ]\n  }\n  egress {} }\n"
     )
 
 
