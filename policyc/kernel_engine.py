@@ -99,7 +99,7 @@ class KernelLoad:
             self._own(address, HOST_ENDPOINT)
         for endpoint in self.endpoints:
             number = self.numbers[endpoint.name]
-            self.map("identities").update(NUMBER.pack(number), builder.record(endpoint.labels))
+            self.map("identities").update(NUMBER.pack(number), builder.record(endpoint.labels, endpoint.name))
             flags = EndpointFlag.BOUND * (endpoint.name in bound) | EndpointFlag.ADDRESSES * bool(endpoint.addresses)
             flags |= EndpointFlag.OWN_NETNS * (endpoint.name in own_netns)
             self.map("endpoints").update(NUMBER.pack(number), ENDPOINT.pack(number, flags))
@@ -132,7 +132,9 @@ class KernelLoad:
         """The same endpoints with other labels."""
         builder = IdentityBuilder(self.artifact.manifest, bytes(32))
         for endpoint in endpoints:
-            self.map("identities").update(NUMBER.pack(self.numbers[endpoint.name]), builder.record(endpoint.labels))
+            self.map("identities").update(
+                NUMBER.pack(self.numbers[endpoint.name]), builder.record(endpoint.labels, endpoint.name)
+            )
 
     def forget(self) -> None:
         """Empties the tables of connections, fragments and denials."""

@@ -11,6 +11,7 @@ from policyc.runtime.libbpf import PERMISSION_OR_FEATURE
 
 INITIAL_NAMESPACE = 0xEFFFFFFB  # inode of the initial cgroup namespace (linux/proc_ns.h)
 ALL_LEVELS = 0xFFFFFFFF
+DEEPEST = 31  # levels that `config.cgroup_levels` has bits for
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ def resolve(path: str) -> Cgroup:
         )
     if not (folder / "cgroup.procs").is_file():
         raise OperationError(f"there is no cgroup {path}", f"cgroups are the folders below {mount}")
-    return Cgroup(str(folder), folder.stat().st_ino, len(folder.relative_to(mount).parts))
+    level = len(folder.relative_to(mount).parts)
+    if level > DEEPEST:
+        raise OperationError(
+            f"{path} lies {level} levels deep; the programs look {DEEPEST} deep",
+            "bind a cgroup further up, or an interface",
+        )
+    return Cgroup(str(folder), folder.stat().st_ino, level)
 
 
 def levels(points: list[int]) -> int:

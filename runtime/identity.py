@@ -107,9 +107,15 @@ class IdentityBuilder:
         """The record of `host`, which no selector selects."""
         return self._pack([], [HOST_SUBJECT], [0] * len(self._same_keys))
 
-    def record(self, labels: Mapping[str, str]) -> bytes:
-        """The record of an endpoint with these labels. Raises `OperationError` where the program has no room for it."""
-        return self._recent(frozenset(labels.items()))
+    def record(self, labels: Mapping[str, str], name: str) -> bytes:
+        """The record of endpoint `name` with these labels. Raises `OperationError` where the program has no room for it."""
+        try:
+            return self._recent(frozenset(labels.items()))
+        except ValueError as error:
+            raise OperationError(
+                f"endpoint {name} cannot be told apart: {error}",
+                "let fewer identities overlap in one endpoint's labels",
+            ) from None
 
     def _record(self, items: frozenset[tuple[str, str]]) -> bytes:
         labels = dict(items)
@@ -129,10 +135,7 @@ class IdentityBuilder:
                 groups[place].append(group)
         for group_list in groups:
             group_list.sort()
-        try:
-            return self._layout.pack(flags, peers, groups, same)
-        except ValueError as error:
-            raise OperationError(str(error), "let fewer identities overlap in one endpoint's labels") from None
+        return self._layout.pack(flags, peers, groups, same)
 
     def _number(self, salt: bytes, value: str) -> int:
         text = value.encode("utf-8", "surrogatepass")

@@ -266,7 +266,9 @@ def _number(
         index = known.index if known is not None else indices.take()
         if index is None:
             raise OperationError("there are too many endpoints", "a load has room for 16 million")
-        entry = registered(endpoint, index, shared.acquire(builder.record(endpoint.labels)), contents.plan)
+        entry = registered(
+            endpoint, index, shared.acquire(builder.record(endpoint.labels, endpoint.name)), contents.plan
+        )
         contents.endpoints.append(entry)
         contents.words.append((index, entry.slot, endpoint_flags(entry, contents.plan, local)))
     contents.header.indices, contents.header.slots = indices.state(), slots.state()

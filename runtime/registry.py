@@ -288,7 +288,7 @@ class Registry:
                 "load the policy again: the tables are sized for the endpoints there are then",
             )
         try:
-            slot = self._slots.acquire(self.builder.record(endpoint.labels))
+            slot = self._slots.acquire(self.builder.record(endpoint.labels, endpoint.name))
         except BaseException:
             self._give_back(old, index)
             raise
@@ -508,7 +508,7 @@ class Registry:
         """Brings the numbers in use to where the maps are, without touching those."""
         gone, pending = snapshot.gone, snapshot.pending
         for known in self.endpoints.values():
-            self._slots.adopt(known.slot, partial(self.builder.record, known.labels))
+            self._slots.adopt(known.slot, partial(self.builder.record, known.labels, known.name))
         begun = [Registered.from_json(pending)] if pending is not None and pending["op"] == "put" else []
         in_use = [*self.endpoints.values(), *begun]
         freed = [*self.header.indices[1:], *(g.index for g in gone if g.name not in self.endpoints)]
@@ -522,7 +522,7 @@ class Registry:
             case "put":
                 new = Registered.from_json(line)
                 old = self.endpoints.get(new.name)
-                record = self.builder.record(new.labels)
+                record = self.builder.record(new.labels, new.name)
                 new.slot = self._slots.acquire(record)
                 self._execute(old, new, self._plan_with(_endpoint(new), old))
             case "remove":

@@ -200,7 +200,11 @@ class IdentityLayout:
     def pack(self, flags: int, peers: list[int], groups: list[list[int]], same: list[int]) -> bytes:
         """`groups` has six lists, at [direction * 3 + tier]. Raises ValueError where one does not fit."""
         if len(peers) > self.max_peers or any(len(g) > self.max_groups for g in groups):
-            raise ValueError("an endpoint matches more selectors than the program has room for")
+            most = max(len(g) for g in groups)
+            raise ValueError(
+                f"its labels match {len(peers)} selectors, and {most} subjects of one direction and tier;"
+                f" the program has room for {self.max_peers} and {self.max_groups}"
+            )
         value = bytearray(self.size)
         struct.pack_into("<8I", value, 0, flags, len(peers), *(len(g) for g in groups))
         struct.pack_into(f"<{len(peers)}I", value, self.peers_offset, *peers)

@@ -59,17 +59,17 @@ def test_a_thousand_selectors_cost_little() -> None:
 def test_record_tells_groups_and_same_values(artifact: Artifact) -> None:
     layout = artifact.manifest.identity_layout
     builder = IdentityBuilder(artifact.manifest, b"k" * 32)
-    api = builder.record({"app": "api", "ns": "shop"})
+    api = builder.record({"app": "api", "ns": "shop"}, "e")
     flags, peers, *groups = struct.unpack_from("<8I", api)
     assert flags == 3
     assert peers == 1
     assert groups == [0, 1, 0, 0, 0, 0]  # ingress, normal
-    other = builder.record({"app": "none", "ns": "shop"})
+    other = builder.record({"app": "none", "ns": "shop"}, "e")
     assert struct.unpack_from("<I", other) == (0,)
     assert api[layout.same_offset :] == other[layout.same_offset :] != bytes(8)
-    assert builder.record({"ns": "else"})[layout.same_offset :] != api[layout.same_offset :]
-    assert IdentityBuilder(artifact.manifest, b"x" * 32).record({"app": "api", "ns": "shop"}) != api
-    assert builder.record({})[layout.same_offset :] == bytes(8)
+    assert builder.record({"ns": "else"}, "e")[layout.same_offset :] != api[layout.same_offset :]
+    assert IdentityBuilder(artifact.manifest, b"x" * 32).record({"app": "api", "ns": "shop"}, "e") != api
+    assert builder.record({}, "e")[layout.same_offset :] == bytes(8)
 
 
 def test_equal_records_share_a_slot_that_is_never_rewritten() -> None:

@@ -154,3 +154,21 @@ def bpf_call(command: int, attributes: bytes) -> int:
     """bpf(2), for the older way of attaching, which allows no other program."""
     number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
     return int(ctypes.CDLL(None).syscall(number, command, attributes.ljust(64, b"\0"), 64))
+
+
+@pytest.mark.bpf
+def test_a_cgroup_deeper_than_the_programs_look_is_refused() -> None:
+    from policyc.runtime.cgroups import DEEPEST, mount_point, resolve
+
+    top = mount_point() / f"policyc-deep-{os.getpid()}"
+    folders = [top]
+    while len(folders) <= DEEPEST:
+        folders.append(folders[-1] / "d")
+    folders[-1].mkdir(parents=True)
+    try:
+        assert resolve(str(folders[DEEPEST - 1])).level == DEEPEST
+        with pytest.raises(OperationError, match="32 levels deep"):
+            resolve(str(folders[DEEPEST]))
+    finally:
+        for folder in reversed(folders):
+            folder.rmdir()

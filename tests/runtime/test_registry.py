@@ -57,7 +57,7 @@ def check(registry: Registry) -> None:
         slot, flags = ENDPOINT.unpack(word)
         assert slot == known.slot
         assert bool(flags & 2) == bool(known.addresses)
-        assert registry._identities.lookup(NUMBER.pack(slot)) == registry.builder.record(known.labels)
+        assert registry._identities.lookup(NUMBER.pack(slot)) == registry.builder.record(known.labels, known.name)
     assert owners(registry) == wanted
 
 
