@@ -18,6 +18,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value, Var
 from policyc.codegen.maps import Maps
+from policyc.codegen.records import IDENTITY_FLAGS, IDENTITY_GROUPS, IDENTITY_PEERS
 from policyc.ir.tables import Best, Group, KeyKind, Row, Tables
 from policyc.model import Action, Direction, Span, Tier
 
@@ -345,7 +346,7 @@ class _Builder:
         first = self._word(f, group, _SEL)
         record = self._identity(f, flow.get("peer_slot"))
         with f.if_(f.both(f.not_null(record), f.ne(length, 0))):
-            count = f.load(record, I32, 4)
+            count = f.load(record, I32, IDENTITY_PEERS)
             with f.loop(count, self.layout.max_peers) as (i, _):
                 offset = f.add(f.shl(f.to(i, I64), 2), self.layout.peers_offset)
                 wanted = f.load(record, I32, offset)
@@ -398,7 +399,7 @@ class _Builder:
         for i, prefix in enumerate(variants):
             with f.if_(f.not_(f.bits(decided.get(), 1 << i))):
                 selected = IdentityFlag.SELECTED if i == 0 else IdentityFlag.SELECTED_AUDIT
-                some = f.bits(f.load(record, I32), int(selected))
+                some = f.bits(f.load(record, I32, IDENTITY_FLAGS), int(selected))
                 self._outcome(flow, prefix, 1, f.select(some, I8(Reason.DEFAULT), I8(Reason.NO_POLICY)))
         if not self.tables.has_audit:
             for name in ("verdict", "reason", "rank"):
@@ -431,7 +432,7 @@ class _Builder:
             flow.set(name, NONE)
         isolation = f.var(0, I32)
         number = f.select(f.eq(direction, int(Direction.INGRESS)), I32(int(tier)), I32(3 + int(tier)))
-        count = f.load(record, I32, f.add(f.shl(f.to(number, I64), 2), 8))
+        count = f.load(record, I32, f.add(f.shl(f.to(number, I64), 2), IDENTITY_GROUPS))
         base = f.add(f.mul(f.to(number, I64), 4 * self.layout.max_groups), self.layout.groups_offset)
         with f.loop(count, self.layout.max_groups) as (i, _):
             group = f.load(record, I32, f.add(base, f.shl(f.to(i, I64), 2)))

@@ -26,13 +26,22 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.records import (
+    CGROUP_ENDPOINT,
+    CGROUP_KIND,
+    CONFIG_CGROUP_LEVELS,
+    CONFIG_STATE,
+    ENDPOINT_FLAGS,
+    ENDPOINT_SLOT,
+    POINT_ENDPOINT,
+    POINT_KIND,
+)
 from policyc.codegen.report import audit_load
 from policyc.codegen.state import peer_of, set_peer
 from policyc.model import Direction, Span
 
 INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
 LOOPBACK_IFINDEX = 1
-CGROUP_LEVELS = 16  # offset in `config`
 DEEPEST_CGROUP = 31
 # Offsets in the contexts (linux/bpf.h: struct __sk_buff, struct xdp_md).
 SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX = 0, 16, 20, 40
@@ -182,7 +191,7 @@ class _ProgramBuilder:
         self.config = f.lookup_index(self.maps["config"], 0)
         with f.if_(f.is_null(self.config)):
             f.ret(traits.denied)
-        state = f.load(self.config, I32)
+        state = f.load(self.config, I32, CONFIG_STATE)
         with f.if_(f.eq(state, int(State.DORMANT))):
             f.ret(traits.passed)
         if traits.context is Context.XDP:
@@ -207,15 +216,15 @@ class _ProgramBuilder:
         point = f.lookup_index(self.maps["points"], self.device)
         with f.if_(f.is_null(point)):
             self.deny(Reason.NOT_READY, always=True)
-        with f.if_(f.eq(f.load(point, I32), int(PointKind.WORKLOAD))):
+        with f.if_(f.eq(f.load(point, I32, POINT_KIND), int(PointKind.WORKLOAD))):
             # The host's end of a link: what arrives there is what the workload sends.
             self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
-            self.endpoint.set(f.load(point, I32, 4))
+            self.endpoint.set(f.load(point, I32, POINT_ENDPOINT))
             self._registered()
 
     def _nearest_cgroup(self) -> None:
         f = self.f
-        levels = f.load(self.config, I32, CGROUP_LEVELS)
+        levels = f.load(self.config, I32, CONFIG_CGROUP_LEVELS)
         kind = f.var(0, I32)
         with f.loop(DEEPEST_CGROUP, DEEPEST_CGROUP) as (i, done):
             level = f.sub(DEEPEST_CGROUP, i)
@@ -224,8 +233,8 @@ class _ProgramBuilder:
                 f.store(key, f.helper(Helper.SKB_ANCESTOR_CGROUP_ID, self.context, level))
                 bound = f.lookup(self.maps["cgroups"], key)
                 with f.if_(f.not_null(bound)):
-                    kind.set(f.load(bound, I32))
-                    self.endpoint.set(f.load(bound, I32, 4))
+                    kind.set(f.load(bound, I32, CGROUP_KIND))
+                    self.endpoint.set(f.load(bound, I32, CGROUP_ENDPOINT))
                     f.leave(done)
         with f.if_(f.eq(kind.get(), int(CgroupKind.STREAMS_ONLY))):
             f.leave(self.pass_unjudged)
@@ -237,12 +246,12 @@ class _ProgramBuilder:
         word = f.lookup_index(self.maps["endpoints"], self.endpoint.get())
         with f.if_(f.is_null(word)):
             self.deny(Reason.UNREGISTERED)
-        slot = f.load(word, I32)
+        slot = f.load(word, I32, ENDPOINT_SLOT)
         with f.if_(f.either(f.eq(slot, 0), f.eq(self.endpoint.get(), 0))):
             self.deny(Reason.UNREGISTERED)
         self.flow.set("subject", self.endpoint.get())
         self.flow.set("subject_slot", slot)
-        self.flags.set(f.load(word, I32, 4))
+        self.flags.set(f.load(word, I32, ENDPOINT_FLAGS))
 
     # --- what -------------------------------------------------------------------------------------------------
 
@@ -280,7 +289,7 @@ class _ProgramBuilder:
         bound = f.var(0, I8)
         endpoint = f.lookup_index(self.maps["endpoints"], index)
         with f.if_(f.not_null(endpoint)):
-            is_bound = f.bits(f.load(endpoint, I32, 4), EndpointFlag.BOUND)
+            is_bound = f.bits(f.load(endpoint, I32, ENDPOINT_FLAGS), EndpointFlag.BOUND)
             bound.set(f.to(f.both(is_bound, f.cmp(">", index, HOST_ENDPOINT)), I8))
         return f.ne(bound.get(), 0)
 
@@ -299,7 +308,7 @@ class _ProgramBuilder:
         word = f.lookup_index(self.maps["endpoints"], owner)
         with f.if_(f.is_null(word)):
             self.deny(Reason.UNREGISTERED)
-        flow.set("subject_slot", f.load(word, I32))
+        flow.set("subject_slot", f.load(word, I32, ENDPOINT_SLOT))
 
     def _own_source(self, flags: Value) -> None:
         """Denies what a workload sends from a source that is not its own, address configuration excepted."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-
 from llvmlite import ir
 
 from policyc.artifact.layout import (
-    COUNTER,
     DENIAL,
     DENIAL_KEY,
     EVENT,
-    EVENT_FIELDS,
     NO_RULE,
     REASON_ENTRIES,
     ConfigFlag,
@@ -23,31 +19,29 @@ from policyc.codegen.flow import OFFSET, Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
+from policyc.codegen.records import (
+    CONFIG_EVENTS,
+    CONFIG_FLAGS,
+    COUNTER_BYTES,
+    COUNTER_CONNECTIONS,
+    COUNTER_PACKETS,
+    DENIAL_COUNT,
+    DENIAL_KEY_ADDRESSES,
+    DENIAL_KEY_DIRECTION,
+    DENIAL_KEY_PORTS,
+    DENIAL_KEY_SUBJECT,
+    DENIAL_TIME,
+    EVENT_OFFSETS,
+    REASON_BYTES,
+    REASON_PACKETS,
+)
 from policyc.model import Direction, Span
 
 SECOND_NS = 1_000_000_000
-CONFIG_EVENTS, CONFIG_FLAGS = 8, 12  # offsets in `config`
-
-
-def _event_offsets() -> dict[str, int]:
-    """Byte offsets of the event's fields, from its format."""
-    codes = "Q 8B III III B3x 16s 16s 2s2s I"
-    sizes: list[tuple[int, int]] = []
-    offset = 0
-    for part in ["Q", *["B"] * 8, *["I"] * 6, "B", "3x", "16s", "16s", "2s", "2s", "I"]:
-        size = struct.calcsize("<" + part)
-        if not part.endswith("x"):
-            sizes.append((offset, size))
-        offset += size
-    assert offset + 4 == EVENT.size, codes
-    return {name: at for name, (at, _) in zip(EVENT_FIELDS, sizes, strict=True)}
-
-
-EVENT_OFFSETS = _event_offsets()
 
 
 def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
-    """report(flow): applies whole-load audit, counts the packet, emits an event where one is due. Returns the verdict (1 allow)."""
+    """report(flow): counts the packet and emits an event where one is due. Returns the verdict (1 allow)."""
     f = Function(module, debug, "report", [("flow", PTR, debug_type(debug))], span)
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
@@ -79,10 +73,9 @@ def _count_rule(f: Function, maps: Maps, flow: Flow) -> None:
     with f.if_(f.ne(rank, NO_RULE)):
         counter = f.lookup_index(maps["counters"], rank)
         with f.if_(f.not_null(counter)):
-            assert COUNTER.size == 24
-            f.add_to(counter, I64(1))
-            f.add_to(counter, f.to(flow.get("length"), I64), 8)
-            f.add_to(counter, f.to(flow.get("connection"), I64), 16)
+            f.add_to(counter, I64(1), COUNTER_PACKETS)
+            f.add_to(counter, f.to(flow.get("length"), I64), COUNTER_BYTES)
+            f.add_to(counter, f.to(flow.get("connection"), I64), COUNTER_CONNECTIONS)
 
 
 def _count_reason(f: Function, maps: Maps, flow: Flow) -> None:
@@ -90,8 +83,8 @@ def _count_reason(f: Function, maps: Maps, flow: Flow) -> None:
     index = f.or_(f.or_(f.shl(direction, 6), f.shl(verdict, 5)), reason)
     counter = f.lookup_index(maps["reasons"], f.and_(index, REASON_ENTRIES - 1))
     with f.if_(f.not_null(counter)):
-        f.add_to(counter, I64(1))
-        f.add_to(counter, f.to(flow.get("length"), I64), 8)
+        f.add_to(counter, I64(1), REASON_PACKETS)
+        f.add_to(counter, f.to(flow.get("length"), I64), REASON_BYTES)
 
 
 def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
@@ -120,27 +113,28 @@ def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
 def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
     """1 (i8) if the flow had no event in the last second; else counts the packet for its next event."""
     due = f.var(1, I8)
-    key = f.slot(ir.ArrayType(I8, 48))
+    key = f.slot(ir.ArrayType(I8, DENIAL_KEY.size))
     f.zero(key, DENIAL_KEY.size)
-    f.copy(key, 0, flow.pointer, OFFSET["local"], 32)
-    f.copy(key, 32, flow.pointer, OFFSET["local_port"], 4, I32)
-    f.store(key, f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get("protocol"), I32)), offset=36)
-    f.store(key, f.to(flow.get("direction"), I32), offset=40)
+    f.copy(key, DENIAL_KEY_ADDRESSES, flow.pointer, OFFSET["local"], 32)
+    f.copy(key, DENIAL_KEY_PORTS, flow.pointer, OFFSET["local_port"], 4, I32)
+    subject = f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get("protocol"), I32))
+    f.store(key, subject, offset=DENIAL_KEY_SUBJECT)
+    f.store(key, f.to(flow.get("direction"), I32), offset=DENIAL_KEY_DIRECTION)
     now = f.helper(Helper.KTIME_GET_NS)
     known = f.lookup(maps["denials"], key)
     with f.if_else(f.not_null(known)) as (old, new):
-        with old, f.if_else(f.cmp("<", f.sub(now, f.load(known, I64)), SECOND_NS)) as (soon, late):
+        with old, f.if_else(f.cmp("<", f.sub(now, f.load(known, I64, DENIAL_TIME)), SECOND_NS)) as (soon, late):
             with soon:
-                f.add_to(known, I32(1), 8)
+                f.add_to(known, I32(1), DENIAL_COUNT)
                 due.set(0)
             with late:
-                flow.set("suppressed", f.load(known, I32, 8))
-                f.store(known, now)
-                f.store(known, 0, I32, 8)
+                flow.set("suppressed", f.load(known, I32, DENIAL_COUNT))
+                f.store(known, now, offset=DENIAL_TIME)
+                f.store(known, 0, I32, DENIAL_COUNT)
         with new:
             value = f.slot(ir.ArrayType(I8, DENIAL.size))
             f.zero(value, DENIAL.size)
-            f.store(value, now)
+            f.store(value, now, offset=DENIAL_TIME)
             f.helper(Helper.MAP_UPDATE, maps["denials"], key, value, 0)
     return due.get()
 

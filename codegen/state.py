@@ -28,15 +28,34 @@ from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helpe
 from policyc.codegen.maps import Maps
 from policyc.codegen.match import Matching
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
+from policyc.codegen.records import (
+    CONFIG_GENERATION,
+    CT_DIRECTION,
+    CT_FLAGS,
+    CT_GENERATION,
+    CT_ICMP_TYPE,
+    CT_RULE,
+    CT_SEEN,
+    ENDPOINT_SLOT,
+    FRAG_GENERATION,
+    FRAG_KEY_DESTINATION,
+    FRAG_KEY_DIRECTION,
+    FRAG_KEY_ID,
+    FRAG_KEY_PROTOCOL,
+    FRAG_KEY_SOURCE,
+    FRAG_KEY_SUBJECT,
+    FRAG_REASON,
+    FRAG_RULE,
+    FRAG_SEEN,
+    FRAG_UNUSED,
+    FRAG_VERDICT,
+    IDENTITY_FLAGS,
+)
 from policyc.codegen.report import audit_load
 from policyc.ir.tables import KeyKind
 from policyc.model import Direction, Span
 
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
-CONFIG_GENERATION = 4
-# Offsets in a connection entry (layout.CT) and in a fragment entry (layout.FRAG).
-GENERATION, RULE, SEEN, DIRECTION, FLAGS, ICMP_TYPE = 0, 4, 8, 12, 13, 14
-FRAG_VERDICT, FRAG_REASON = 12, 13
 
 
 @dataclass
@@ -86,7 +105,7 @@ def set_peer(f: Function, maps: Maps, flow: Flow, key: Value | None = None) -> N
     with f.if_(f.cmp(">", index, HOST_ENDPOINT)):
         endpoint = f.lookup_index(maps["endpoints"], index)
         with f.if_(f.not_null(endpoint)):
-            flow.set("peer_slot", f.load(endpoint, I32))
+            flow.set("peer_slot", f.load(endpoint, I32, ENDPOINT_SLOT))
 
 
 def build(module: ir.Module, debug: DebugInfo, maps: Maps, matching: Matching, span: Span) -> State:
@@ -140,7 +159,7 @@ class _Builder:
         flow.set("counted", 1)
         record = f.lookup_index(self.maps["identities"], flow.get("subject_slot"))
         with f.if_(f.not_null(record)):
-            selected = f.load(record, I32)
+            selected = f.load(record, I32, IDENTITY_FLAGS)
             for prefix, flag in (("", IdentityFlag.SELECTED), ("audit_", IdentityFlag.SELECTED_AUDIT)):
                 with f.if_(f.not_(f.bits(selected, int(flag)))):
                     flow.set(prefix + "verdict", 1)
@@ -202,44 +221,44 @@ class _Builder:
     def _is_live(self, entry: Value, protocol: Value) -> Value:
         """Whether the entry has not idled out."""
         f = self.f
-        flags = f.load(entry, I8, FLAGS)
+        flags = f.load(entry, I8, CT_FLAGS)
         fins = f.and_(flags, CtFlag.FIN | CtFlag.FIN_REPLY)
         closing = f.either(f.bits(flags, CtFlag.RST), f.eq(fins, CtFlag.FIN | CtFlag.FIN_REPLY))
         opened = f.select(f.bits(flags, CtFlag.REPLY), I32(IDLE_TCP), I32(IDLE_TCP_OPENING))
         tcp = f.select(closing, I32(IDLE_CLOSING), opened)
         limit = f.select(f.eq(protocol, TCP), tcp, I32(IDLE_OTHER))
-        return f.cmp("<=", f.sub(self.now, f.load(entry, I32, SEEN)), limit)
+        return f.cmp("<=", f.sub(self.now, f.load(entry, I32, CT_SEEN)), limit)
 
     def _judge_again(self, entry: Value, prefix: str) -> None:
         """Judges an entry of an older generation, or one that is denied, in the direction of its first packet and marks it."""
         f, flow = self.f, self.flow
-        older = f.ne(f.load(entry, I32, GENERATION), self.generation)
-        with f.if_(f.either(older, f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
+        older = f.ne(f.load(entry, I32, CT_GENERATION), self.generation)
+        with f.if_(f.either(older, f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED))):
             flow.copy_address("match", "remote")
             if prefix:
                 with f.if_(self._arrives()):
                     flow.copy_address("match", "quoted_destination")
             set_peer(f, self.maps, flow, self.key)
-            direction = f.load(entry, I8, DIRECTION)
+            direction = f.load(entry, I8, CT_DIRECTION)
             protocol = flow.get(prefix + "protocol")
-            port = f.var(f.load(entry, I16, ICMP_TYPE))
+            port = f.var(f.load(entry, I16, CT_ICMP_TYPE))
             with f.if_(is_one_of(f, protocol, (TCP, UDP, SCTP))):
                 local, remote = (f.swap(flow.get(prefix + n)) for n in ("local_port", "remote_port"))
                 port.set(f.select(f.eq(direction, int(Direction.INGRESS)), local, remote))
             key = f.or_(f.shl(f.to(protocol, I32), 16), f.to(port.get(), I32))
             f.call(self.matching.verdict, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
             audit_load(f, flow, self.config)
-            flags = f.and_(f.load(entry, I8, FLAGS), 0xFF ^ CtFlag.DENIED)
+            flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
             refused = f.shl(f.to(f.eq(flow.get("verdict"), 0), I8), 4)
-            f.store(entry, f.or_(flags, refused), offset=FLAGS)
-            f.store(entry, f.add(flow.get("rank"), 1), offset=RULE)
-            f.store(entry, self.generation, offset=GENERATION)
+            f.store(entry, f.or_(flags, refused), offset=CT_FLAGS)
+            f.store(entry, f.add(flow.get("rank"), 1), offset=CT_RULE)
+            f.store(entry, self.generation, offset=CT_GENERATION)
 
     def _take(self, entry: Value, reason: Reason) -> None:
         """The outcome of a packet that belongs to a known connection; a denied one has that of being judged again."""
         f, flow = self.f, self.flow
-        with f.if_(f.not_(f.bits(f.load(entry, I8, FLAGS), CtFlag.DENIED))):
-            flow.settle(1, int(reason), f.sub(f.load(entry, I32, RULE), 1))
+        with f.if_(f.not_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED))):
+            flow.settle(1, int(reason), f.sub(f.load(entry, I32, CT_RULE), 1))
 
     def _related(self) -> None:
         f, flow = self.f, self.flow
@@ -259,7 +278,7 @@ class _Builder:
         f, flow = self.f, self.flow
         entry = self._lookup("")
         with f.if_(f.both(f.not_null(entry), f.not_(self._opens()))):
-            same = f.eq(f.load(entry, I8, DIRECTION), flow.get("direction"))
+            same = f.eq(f.load(entry, I8, CT_DIRECTION), flow.get("direction"))
             # Between equal ends nothing tells a reply from the packet itself, arriving: both ways are judged.
             with f.if_(f.not_(f.either(same, self._is_icmp(flow.get("protocol"))))), f.if_(self._ends_are_equal()):
                 f.leave(self.fresh)
@@ -287,11 +306,11 @@ class _Builder:
         """Time and TCP flags of a packet that passed."""
         f = self.f
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
-        flags = f.load(entry, I8, FLAGS)
+        flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
-            f.store(entry, f.or_(flags, seen), offset=FLAGS)
-        with f.if_(f.ne(f.load(entry, I32, SEEN), self.now)):
-            f.store(entry, self.now, offset=SEEN)
+            f.store(entry, f.or_(flags, seen), offset=CT_FLAGS)
+        with f.if_(f.ne(f.load(entry, I32, CT_SEEN), self.now)):
+            f.store(entry, self.now, offset=CT_SEEN)
 
     def _tcp_marks(self, same: Value) -> Value:
         """What the packet's FIN and RST set in the entry's flags; `same`: it goes the way of the first packet."""
@@ -320,12 +339,12 @@ class _Builder:
     def _insert(self) -> None:
         f, flow = self.f, self.flow
         value = self.value
-        f.store(value, self.generation, offset=GENERATION)
-        f.store(value, f.add(flow.get("rank"), 1), offset=RULE)
-        f.store(value, self.now, offset=SEEN)
-        f.store(value, flow.get("direction"), offset=DIRECTION)
-        f.store(value, self._tcp_marks(I1(1)), offset=FLAGS)
-        f.store(value, flow.get("icmp"), offset=ICMP_TYPE)
+        f.store(value, self.generation, offset=CT_GENERATION)
+        f.store(value, f.add(flow.get("rank"), 1), offset=CT_RULE)
+        f.store(value, self.now, offset=CT_SEEN)
+        f.store(value, flow.get("direction"), offset=CT_DIRECTION)
+        f.store(value, self._tcp_marks(I1(1)), offset=CT_FLAGS)
+        f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
         failed = f.var(0, I64)
         self._write_key("")
         with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
@@ -344,22 +363,23 @@ class _Builder:
         with f.if_else(self._arrives()) as (ingress, egress):
             for branch, source, destination in ((ingress, "remote", "local"), (egress, "local", "remote")):
                 with branch:
-                    f.copy(key, 0, flow.pointer, OFFSET[source], 16)
-                    f.copy(key, 16, flow.pointer, OFFSET[destination], 16)
-        f.store(key, flow.get("fragment_id"), offset=32)
-        f.store(key, f.select(f.eq(flow.get("family"), 4), f.to(flow.get("protocol"), I32), I32(0)), offset=36)
-        f.store(key, flow.get("subject"), offset=40)
-        f.store(key, f.to(flow.get("direction"), I32), offset=44)
+                    f.copy(key, FRAG_KEY_SOURCE, flow.pointer, OFFSET[source], 16)
+                    f.copy(key, FRAG_KEY_DESTINATION, flow.pointer, OFFSET[destination], 16)
+        f.store(key, flow.get("fragment_id"), offset=FRAG_KEY_ID)
+        protocol = f.select(f.eq(flow.get("family"), 4), f.to(flow.get("protocol"), I32), I32(0))
+        f.store(key, protocol, offset=FRAG_KEY_PROTOCOL)
+        f.store(key, flow.get("subject"), offset=FRAG_KEY_SUBJECT)
+        f.store(key, f.to(flow.get("direction"), I32), offset=FRAG_KEY_DIRECTION)
         return key
 
     def _later_fragment(self) -> None:
         f, flow = self.f, self.flow
         entry = f.lookup(self.maps["frags"], self._fragment_key())
         with f.if_(f.not_null(entry)):
-            current = f.eq(f.load(entry, I32, GENERATION), self.generation)
-            recent = f.cmp("<=", f.sub(self.now, f.load(entry, I32, SEEN)), IDLE_FRAGMENT)
+            current = f.eq(f.load(entry, I32, FRAG_GENERATION), self.generation)
+            recent = f.cmp("<=", f.sub(self.now, f.load(entry, I32, FRAG_SEEN)), IDLE_FRAGMENT)
             with f.if_(f.both(current, recent)):
-                rank = f.sub(f.load(entry, I32, RULE), 1)
+                rank = f.sub(f.load(entry, I32, FRAG_RULE), 1)
                 with f.if_else(f.ne(f.load(entry, I8, FRAG_VERDICT), 0)) as (allowed, denied):
                     for branch, verdict in ((allowed, 1), (denied, 0)):
                         with branch:
@@ -372,10 +392,10 @@ class _Builder:
     def _remember_fragment(self) -> None:
         f, flow = self.f, self.flow
         value = self.value
-        f.store(value, self.generation, offset=GENERATION)
-        f.store(value, f.add(flow.get("rank"), 1), offset=RULE)
-        f.store(value, self.now, offset=SEEN)
+        f.store(value, self.generation, offset=FRAG_GENERATION)
+        f.store(value, f.add(flow.get("rank"), 1), offset=FRAG_RULE)
+        f.store(value, self.now, offset=FRAG_SEEN)
         f.store(value, flow.get("verdict"), offset=FRAG_VERDICT)
         f.store(value, flow.get("reason"), offset=FRAG_REASON)
-        f.store(value, 0, I16, 14)
+        f.store(value, 0, I16, FRAG_UNUSED)
         f.helper(Helper.MAP_UPDATE, self.maps["frags"], self._fragment_key(), value, 0)

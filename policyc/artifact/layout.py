@@ -168,6 +168,10 @@ class PeerClassCode(IntEnum):
     ENDPOINT = 3
 
 
+# IdentityFlag bits, number of peer selectors, 6 numbers of groups
+IDENTITY_HEAD = struct.Struct("<8I")
+
+
 @dataclass(frozen=True)
 class IdentityLayout:
     """The value of `identities`, whose size depends on the policy (manifest: `identity_layout`).
@@ -183,11 +187,11 @@ class IdentityLayout:
 
     @property
     def peers_offset(self) -> int:
-        return 32
+        return IDENTITY_HEAD.size
 
     @property
     def groups_offset(self) -> int:
-        return 32 + 4 * self.max_peers
+        return self.peers_offset + 4 * self.max_peers
 
     @property
     def same_offset(self) -> int:
@@ -206,7 +210,7 @@ class IdentityLayout:
                 f" the program has room for {self.max_peers} and {self.max_groups}"
             )
         value = bytearray(self.size)
-        struct.pack_into("<8I", value, 0, flags, len(peers), *(len(g) for g in groups))
+        IDENTITY_HEAD.pack_into(value, 0, flags, len(peers), *(len(g) for g in groups))
         struct.pack_into(f"<{len(peers)}I", value, self.peers_offset, *peers)
         for i, group in enumerate(groups):
             struct.pack_into(f"<{len(group)}I", value, self.groups_offset + 4 * i * self.max_groups, *group)
@@ -232,10 +236,10 @@ def map_specs(identity: IdentityLayout, rules: int) -> list[MapSpec]:
     PROG_ARRAYs (`next_HOOK`, 2 entries) and the read-only data (`.rodata…`, filled by any ELF loader) stand apart."""
     return [
         MapSpec("config", "ARRAY", 4, CONFIG.size, 1, "state, generation and options; written last"),
-        MapSpec("points", "HASH", 4, POINT.size, 1024, "attach point of an interface index"),
-        MapSpec("cgroups", "HASH", 8, CGROUP.size, 1024, "endpoint bound to a cgroup id"),
-        MapSpec("ipcache4", "HASH", 4, 4, 16384, "endpoint index of an IPv4 address"),
-        MapSpec("ipcache6", "HASH", 16, 4, 16384, "endpoint index of an IPv6 address"),
+        MapSpec("points", "HASH", POINT_KEY.size, POINT.size, 1024, "attach point of an interface index"),
+        MapSpec("cgroups", "HASH", CGROUP_KEY.size, CGROUP.size, 1024, "endpoint bound to a cgroup id"),
+        MapSpec("ipcache4", "HASH", IPCACHE4_KEY.size, IPCACHE.size, 16384, "endpoint index of an IPv4 address"),
+        MapSpec("ipcache6", "HASH", IPCACHE6_KEY.size, IPCACHE.size, 16384, "endpoint index of an IPv6 address"),
         MapSpec("endpoints", "ARRAY", 4, ENDPOINT.size, 16384, "identity slot and flags of an endpoint index"),
         MapSpec("identities", "ARRAY", 4, identity.size, 4096, "what an identity slot's labels select"),
         MapSpec("ct4", "LRU_HASH", CT4_KEY.size, CT.size, 65536, "IPv4 connections"),
@@ -246,5 +250,5 @@ def map_specs(identity: IdentityLayout, rules: int) -> list[MapSpec]:
         MapSpec("reasons", "PERCPU_ARRAY", 4, REASON_COUNTER.size, REASON_ENTRIES, "per-reason counters"),
         MapSpec("lost", "PERCPU_ARRAY", 4, 8, 1, "events that found the ring buffer full"),
         MapSpec("events", "RINGBUF", 0, 0, 1 << 20, "events"),
-        MapSpec("switch", "ARRAY", 4, 4, 1, "entry programs: which generation judges"),
+        MapSpec("switch", "ARRAY", 4, SWITCH.size, 1, "entry programs: which generation judges"),
     ]
