@@ -15,8 +15,8 @@ MAP_TYPES = {"HASH": 1, "ARRAY": 2, "PROG_ARRAY": 3, "PERCPU_ARRAY": 6, "LRU_HAS
 UINT, INT, CHAR = "DW_ATE_unsigned", "DW_ATE_signed", "DW_ATE_unsigned_char"
 
 
-class _Distinct(ir.DIValue):  # type: ignore[misc]
-    """A node that equals only itself: llvmlite hashes nodes by content, which does not end where they refer to each other."""
+class _EqualsOnlyItself:
+    """llvmlite compares nodes by content, which does not end where they refer to each other."""
 
     __hash__ = object.__hash__
 
@@ -24,13 +24,12 @@ class _Distinct(ir.DIValue):  # type: ignore[misc]
         return self is other
 
 
-class _List(ir.MDValue):  # type: ignore[misc]
+class _Distinct(_EqualsOnlyItself, ir.DIValue):  # type: ignore[misc]
+    """A node of its own, whatever it holds."""
+
+
+class _List(_EqualsOnlyItself, ir.MDValue):  # type: ignore[misc]
     """A list that is filled after others refer to it."""
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 class DebugInfo:
@@ -81,6 +80,10 @@ class DebugInfo:
     @property
     def u8(self) -> Any:
         return self.integer("unsigned char", 8, CHAR)
+
+    @property
+    def i32(self) -> Any:
+        return self.integer("int", 32, INT)
 
     @property
     def u32(self) -> Any:
@@ -140,16 +143,14 @@ class DebugInfo:
 
     def map_global(self, spec: MapSpec) -> ir.GlobalVariable:
         """A BTF-defined map: a global in `.maps` whose type encodes type, sizes and entries (libbpf's convention)."""
-        numbers = [("type", MAP_TYPES[spec.type])]
         types: list[tuple[str, Any]] = []
         if spec.key_size:
             types.append(("key", self.scalar_or_record(f"{spec.name}_key", spec.key_size)))
         if spec.value_size:
             types.append(("value", self.scalar_or_record(f"{spec.name}_value", spec.value_size)))
-        numbers.append(("max_entries", spec.max_entries))
-        int_type = self.integer("int", 32, INT)
-        members: list[tuple[str, Any]] = [(n, self.pointer(self.array(int_type, v, 32))) for n, v in numbers]
-        members += [(n, self.pointer(t)) for n, t in types]
+        numbers = (("type", MAP_TYPES[spec.type]), ("max_entries", spec.max_entries))
+        types = [*((n, self.array(self.i32, v, 32)) for n, v in numbers), *types]
+        members = [(n, self.pointer(t)) for n, t in types]
         fields = [(n, t, 8 * i, 8) for i, (n, t) in enumerate(members)]
         type_ = self.struct(None, fields, 8 * len(fields))
         var = ir.GlobalVariable(self.module, ir.ArrayType(ir.IntType(64), len(fields)), spec.name)
@@ -218,7 +219,7 @@ class DebugInfo:
     def location(self, scope: Any, line: int, column: int) -> Any:
         return self.module.add_debug_info("DILocation", {"line": line, "column": column, "scope": scope})
 
-    def block_in(self, scope: Any, file: str, line: int) -> Any:
+    def block_in(self, scope: Any, file: str) -> Any:
         """A lexical block, through which instructions of one function can have lines of another file."""
         return self.module.add_debug_info(
             "DILexicalBlockFile", {"scope": scope, "file": self.file(file), "discriminator": 0}

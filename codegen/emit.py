@@ -49,8 +49,8 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> ir.Module:
     debug = DebugInfo(module, main_file, producer)
     layout = identity_layout(tables)
     maps = Maps(debug, layout, len(tables.rules))
-    matching = match.build(module, debug, maps, tables, layout, span)
-    judge = state.build(module, debug, maps, matching, span).judge
+    match_policy = match.build(module, debug, maps, tables, layout, span)
+    judge = state.build(module, debug, maps, match_policy, span)
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in programs.Context}
     parts = programs.Parts(parsers, judge, report_function)

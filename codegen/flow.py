@@ -27,10 +27,8 @@ _FIELDS: list[tuple[str, int]] = [
     ("length", 4),  # bytes of the packet from the IP header on
     ("ifindex", 4),
     ("fragment_id", 4),  # network
-    (
-        "quoted_destination",
-        16,
-    ),  # network; of the packet that an ICMP error quotes; its source is the error's destination
+    # Of the packet that an ICMP error quotes; its source is the error's destination.
+    ("quoted_destination", 16),  # network
     ("quoted_local_port", 2),  # as the subject knows it
     ("quoted_remote_port", 2),
     ("direction", 1),
@@ -54,7 +52,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("audit_verdict", 1),
     ("audit_reason", 1),
     ("connection", 1),  # a new connection was allowed
-    ("counted", 1),  # the packet stands for a verdict on policy (events are considered)
+    ("judged", 1),  # the policy was asked for this very packet
     ("audit_rank", 4),
     ("suppressed", 4),  # packets of the flow that had no event since its last one
 ]
@@ -81,7 +79,7 @@ for _name, _bytes in _FIELDS:
 SIZE = _size
 assert SIZE % 8 == 0
 
-SCRATCH, SCRATCH_SIZE = OFFSET["best"], 48
+SCRATCH, SCRATCH_SIZE = OFFSET["best"], OFFSET["icmp"] - OFFSET["best"]
 
 _TYPES = {1: I8, 2: I16, 4: I32, 8: I64}
 _WIDTH = dict(_FIELDS)

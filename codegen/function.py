@@ -32,7 +32,6 @@ class Helper(IntEnum):
 
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
-    MAP_DELETE = 3
     KTIME_GET_NS = 5
     TAIL_CALL = 12
     SKB_LOAD_BYTES = 26
@@ -72,17 +71,13 @@ class Function:
         self.b = ir.IRBuilder(body)
         self._body = body
         self._index: Value | None = None
-        self.scope = debug.subprogram(
-            name, span.line, span.file, [(n, d) for n, _, d in args], debug.integer("int", 32, "DW_ATE_signed"), static
-        )
+        self.scope = debug.subprogram(name, span.line, span.file, [(n, d) for n, _, d in args], debug.i32, local=static)
         fn.set_metadata("dbg", self.scope)
         self.at(span)
 
     def at(self, span: Span) -> None:
         """The source place of what is emitted from here on."""
-        self.b.debug_metadata = self.debug.location(
-            self.debug.block_in(self.scope, span.file, span.line), span.line, span.column
-        )
+        self.b.debug_metadata = self.debug.location(self.debug.block_in(self.scope, span.file), span.line, span.column)
 
     @contextmanager
     def line(self, span: Span) -> Iterator[None]:
@@ -91,10 +86,10 @@ class Function:
         yield
         self.b.debug_metadata = saved
 
-    def close(self, result: int = 0) -> ir.Function:
-        """Ends the function with `result` where control still falls through."""
+    def close(self) -> ir.Function:
+        """Ends the function with 0 where control still falls through."""
         if not self.b.block.is_terminated:
-            self.b.ret(I32(result))
+            self.ret(0)
         entry = ir.IRBuilder(self._allocas)
         entry.debug_metadata = self.debug.location(self.scope, 0, 0)
         entry.branch(self._body)
@@ -125,14 +120,14 @@ class Function:
     def xor(self, a: Value, b: Value) -> Value:
         return self.b.xor(*self._pair(a, b))
 
-    def shl(self, a: Value, n: int) -> Value:
-        return self.b.shl(a, a.type(n))
+    def shl(self, a: Value, n: Value) -> Value:
+        return self.b.shl(*self._pair(a, n))
 
-    def shr(self, a: Value, n: int) -> Value:
-        return self.b.lshr(a, a.type(n))
+    def shr(self, a: Value, n: Value) -> Value:
+        return self.b.lshr(*self._pair(a, n))
 
-    def sar(self, a: Value, n: int) -> Value:
-        return self.b.ashr(a, a.type(n))
+    def sar(self, a: Value, n: Value) -> Value:
+        return self.b.ashr(*self._pair(a, n))
 
     def cmp(self, op: str, a: Value, b: Value) -> Value:
         """Unsigned comparison, an i1."""
@@ -303,7 +298,7 @@ class Function:
         return self.b.icmp_unsigned("!=", pointer, ir.Constant(PTR, None))
 
     def add_to(self, pointer: Value, amount: Value, offset: int = 0) -> None:
-        """Plain addition: for memory that only this CPU writes."""
+        """Plain addition, for memory that only this CPU writes, or where a count lost in a race does no harm."""
         self.store(pointer, self.add(self.load(pointer, amount.type, offset), amount), offset=offset)
 
 

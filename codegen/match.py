@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -53,16 +52,10 @@ class Data:
         return f.load(self.var, type_, f.shl(masked, 2 if self.width == 4 else 3))
 
 
-@dataclass
-class Matching:
-    """The functions that other parts call. `verdict(flow, direction, key)` fills the outcome of a flow record."""
-
-    verdict: ir.Function
-
-
 def build(
     module: ir.Module, debug: DebugInfo, maps: Maps, tables: Tables, layout: IdentityLayout, span: Span
-) -> Matching:
+) -> ir.Function:
+    """match_policy(flow, direction, key): fills the outcome of a flow record."""
     return _Builder(module, debug, maps, tables, layout, span).build()
 
 
@@ -72,18 +65,19 @@ class _Builder:
     ) -> None:
         self.module, self.debug, self.maps = module, debug, maps
         self.tables, self.layout, self.span = tables, layout, span
+        self.variants = ("", "audit_") if tables.has_audit else ("",)  # prefixes of the flow's outcomes
 
     def function(self, name: str, *args: tuple[str, ir.Type]) -> Function:
         kinds = {I32: self.debug.u32, I64: self.debug.u64}
         typed = [(n, t, debug_type(self.debug) if t is PTR else kinds[t]) for n, t in args]
         return Function(self.module, self.debug, name, typed, self.span)
 
-    def build(self) -> Matching:
+    def build(self) -> ir.Function:
         self.row = self._row_search()
         self.cidr4 = self._cidr_search(4)
         self.cidr6 = self._cidr_search(6)
         self.group = self._match_group()
-        return Matching(self._verdict())
+        return self._verdict()
 
     # --- data -------------------------------------------------------------------------------------------------
 
@@ -92,9 +86,6 @@ class _Builder:
             return NONE
         rule = self.tables.rules[best.rank]
         return (rule.level << 2 | int(rule.action)) << 40 | best.rank << 8 | int(best.log)
-
-    def _data(self, name: str, width: int, values: Sequence[int]) -> Data:
-        return Data(self.module, name, width, values)
 
     @staticmethod
     def _search_steps(lengths: Sequence[int]) -> int:
@@ -114,9 +105,9 @@ class _Builder:
                 keys.append(first)
                 enforced.append(self._best(cell.enforced))
                 prospective.append(self._best(cell.prospective))
-        self.cells = [self._data("cells", 8, enforced)]
+        self.cells = [Data(self.module, "cells", 8, enforced)]
         if self.tables.has_audit:
-            self.cells.append(self._data("cells_prospective", 8, prospective))
+            self.cells.append(Data(self.module, "cells_prospective", 8, prospective))
         f = self.function("match_row", ("row", I32), ("key", I32))
         row, key = f.args
         if self.tables.inline_rows:
@@ -125,7 +116,7 @@ class _Builder:
                 f, row, list(range(len(firsts))), lambda r: self._row_tree(f, key, self.tables.rows[r], firsts[r])
             )
             return f.close()
-        key_data, bound_data = self._data("row_keys", 4, keys), self._data("rows", 4, bounds)
+        key_data, bound_data = Data(self.module, "row_keys", 4, keys), Data(self.module, "rows", 4, bounds)
         at = f.shl(row, 1)
         low, length = f.var(bound_data(f, at)), f.var(bound_data(f, f.or_(at, 1)))
         self._search(f, low, length, bounds[1::2], lambda mid: f.to(self._not_above(f, key_data(f, mid), key), I32))
@@ -189,11 +180,11 @@ class _Builder:
         for table in tables:
             bounds += (len(entries), len(table))
             entries += table
-        bound_data = self._data(f"cidr{family}_tables", 4, bounds)
-        classes = self._data(f"cidr{family}_classes", 4, [c for _, c in entries])
+        bound_data = Data(self.module, f"cidr{family}_tables", 4, bounds)
+        classes = Data(self.module, f"cidr{family}_classes", 4, [c for _, c in entries])
         lengths = bounds[1::2]
         if family == 4:
-            starts = self._data("cidr4_starts", 4, [s for s, _ in entries])
+            starts = Data(self.module, "cidr4_starts", 4, [s for s, _ in entries])
             f = self.function("match_cidr4", ("table", I32), ("address", I32))
             address = f.args[1]
 
@@ -201,8 +192,8 @@ class _Builder:
                 return f.to(self._not_above(f, starts(f, mid), address), I32)
 
         else:
-            high = self._data("cidr6_high", 8, [s >> 64 for s, _ in entries])
-            low_half = self._data("cidr6_low", 8, [s & NONE for s, _ in entries])
+            high = Data(self.module, "cidr6_high", 8, [s >> 64 for s, _ in entries])
+            low_half = Data(self.module, "cidr6_low", 8, [s & NONE for s, _ in entries])
             f = self.function("match_cidr6", ("table", I32), ("high", I64), ("low", I64))
 
             def not_above(mid: Value) -> Value:
@@ -261,18 +252,18 @@ class _Builder:
             else:
                 entry[_SAME] = NO_RULE
             words += entry + [0] * (_GROUP_WORDS - len(entry))
-        self.group_words = self._data("groups", 4, words)
-        self.row_maps = self._data("cidr_rows", 4, row_maps)
-        self.selector_ids = self._data("group_selectors", 4, [s for s, _ in selectors])
-        self.selector_rows = self._data("group_selector_rows", 4, [r for _, r in selectors])
-        self.same_rows = self._data("same_rows", 4, same_rows)
+        self.group_words = Data(self.module, "groups", 4, words)
+        self.row_maps = Data(self.module, "cidr_rows", 4, row_maps)
+        self.selector_ids = Data(self.module, "group_selectors", 4, [s for s, _ in selectors])
+        self.selector_rows = Data(self.module, "group_selector_rows", 4, [r for _, r in selectors])
+        self.same_rows = Data(self.module, "same_rows", 4, same_rows)
 
     @staticmethod
     def _isolation(g: Group) -> int:
         i = g.isolation
         return i.enforced | i.prospective << 1 | i.log << 2 | i.log_prospective << 3
 
-    def _word(self, f: Function, group: Value, word: int) -> Value:
+    def _word(self, f: Function, group: Value, word: Value) -> Value:
         return self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), word))
 
     def _identity(self, f: Function, slot: Value) -> Value:
@@ -305,7 +296,7 @@ class _Builder:
             I32(_ROW_WORLD),
             f.select(f.eq(class_, int(PeerClassCode.HOST)), I32(_ROW_HOST), I32(_ROW_ENDPOINT)),
         )
-        fold(self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), word)))
+        fold(self._word(f, group, word))
         if self.cidr4 is not None and self.cidr6 is not None:
             self._fold_cidrs(f, flow, group, is_world, fold)
         peers = any(g.selectors for g in self.tables.groups)
@@ -323,7 +314,7 @@ class _Builder:
         old = flow.get(name)
         smaller = f.select(f.cmp("<", value, old), value, old)
         same = f.eq(f.shr(f.xor(value, old), 40), 0)
-        log = f.and_(f.and_(f.or_(value, old), 1), f.b.zext(same, I64))
+        log = f.and_(f.and_(f.or_(value, old), 1), f.to(same, I64))
         flow.set(name, f.or_(smaller, log))
 
     def _fold_cidrs(self, f: Function, flow: Flow, group: Value, is_world: Value, fold: Fold) -> None:
@@ -337,7 +328,7 @@ class _Builder:
                     class_.set(f.call(self.cidr4, number, f.swap(f.load(match, I32))))
                 with v6:
                     class_.set(f.call(self.cidr6, number, f.swap(f.load(match, I64)), f.swap(f.load(match, I64, 8))))
-            base = self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), f.select(is_world, I32(_WORLD), I32(_ANY))))
+            base = self._word(f, group, f.select(is_world, I32(_WORLD), I32(_ANY)))
             fold(self.row_maps(f, f.add(base, class_.get())))
 
     def _fold_selectors(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
@@ -392,11 +383,10 @@ class _Builder:
             self._outcome(flow, "", 0, Reason.NOT_READY)
             self._outcome(flow, "audit_", 0, Reason.NOT_READY)
             f.ret(0)
-        variants = ["", "audit_"] if self.tables.has_audit else [""]
         decided = f.var(0, I8)  # a bit a variant
         for tier in sorted({g.tier for g in self.tables.groups}):
             self._tier(f, flow, record, direction, key, tier, decided)
-        for i, prefix in enumerate(variants):
+        for i, prefix in enumerate(self.variants):
             with f.if_(f.not_(f.bits(decided.get(), 1 << i))):
                 selected = IdentityFlag.SELECTED if i == 0 else IdentityFlag.SELECTED_AUDIT
                 some = f.bits(f.load(record, I32, IDENTITY_FLAGS), int(selected))
@@ -425,8 +415,7 @@ class _Builder:
         decided: Var,
     ) -> None:
         after = f.b.append_basic_block(f"after_{tier.word}")
-        variants = ["", "audit_"] if self.tables.has_audit else [""]
-        with f.if_(f.eq(decided.get(), (1 << len(variants)) - 1)):
+        with f.if_(f.eq(decided.get(), (1 << len(self.variants)) - 1)):
             f.leave(after)
         for name in ("best", "best_prospective", "named", "named_prospective"):
             flow.set(name, NONE)
@@ -441,7 +430,7 @@ class _Builder:
             with f.if_(self._is_portless(f, key)):
                 named_key = f.add(f.and_(key, 0xFF0000), int(KeyKind.NAMED) << 24)
                 f.call(self.group, flow.pointer, group, named_key, 1)
-        for i, prefix in enumerate(variants):
+        for i, prefix in enumerate(self.variants):
             self._decide(f, flow, key, prefix, i, isolation, decided)
         f.leave(after)
         f.b.position_at_end(after)
@@ -464,7 +453,7 @@ class _Builder:
         with f.if_(f.ne(best, NONE)):
             action = f.and_(f.shr(best, 40), 3)
             with f.if_(f.ne(action, int(Action.PASS))):
-                verdict = f.to(f.b.zext(f.eq(action, int(Action.ALLOW)), I8), I8)
+                verdict = f.to(f.eq(action, int(Action.ALLOW)), I8)
                 rank = f.to(f.shr(best, 8), I32)
                 self._outcome(flow, prefix, verdict, Reason.RULE, rank, f.to(f.and_(best, 1), I8))
                 decided.set(f.or_(decided.get(), 1 << i))

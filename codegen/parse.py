@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from policyc.codegen.flow import Flag, Flow
+from policyc.codegen.flow import SCRATCH_SIZE, Flag, Flow
 from policyc.codegen.function import I8, I16, I32, I64, Function, Helper, Value, Var
 from policyc.ir.tables import KeyKind
+from policyc.model import Direction
 
 ETH_IPV4, ETH_IPV6 = 0x0800, 0x86DD
 VLAN_ETHERTYPES = (0x8100, 0x88A8)
 TCP, UDP, SCTP, ICMP, ICMPV6 = 6, 17, 132, 1, 58
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
 MAX_EXTENSIONS = 8
+IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS = 0x1FFF, 0x2000  # bits of the word at 6 (RFC 791)
+IPV6_FRAGMENT_OFFSET, IPV6_MORE_FRAGMENTS = 0xFFF8, 1  # bits of the word at 2 of the fragment header (RFC 8200)
 ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}  # request, reply
 ERRORS = {ICMP: (3, 11, 12), ICMPV6: (1, 2, 3, 4)}
 HEADER_BYTES = {TCP: 20, UDP: 8, SCTP: 12, ICMP: 8, ICMPV6: 8}
@@ -35,6 +38,7 @@ class Reader:
 
     def read(self, offset: Value, size: int) -> Value:
         """Copies `size` bytes at `offset` (i32) to the buffer; an i1 that tells whether they were there."""
+        assert size <= SCRATCH_SIZE
         f = self.f
         wide = I64 if self.helper is Helper.SKB_LOAD_BYTES else I32
         result = f.helper(self.helper, self.context, f.to(offset, wide), self.buffer, I32(size))
@@ -133,9 +137,9 @@ def ipv4(f: Function, reader: Reader, flow: Flow, offset: Value, packet_end: Val
     with f.if_(f.cmp("<", h.end.get(), f.add(offset, header))):
         f.leave(bad)
     position = reader.u16(6)
-    later = f.bits(position, 0x1FFF)
+    later = f.bits(position, IPV4_FRAGMENT_OFFSET)
     h.later.set(f.to(later, I8))
-    h.first.set(f.to(f.both(f.not_(later), f.bits(position, 0x2000)), I8))
+    h.first.set(f.to(f.both(f.not_(later), f.bits(position, IPV4_MORE_FRAGMENTS)), I8))
     h.fragment_id.set(f.to(reader.raw16(4), I32))
     h.protocol.set(reader.u8(9))
     _addresses(f, flow, packet_end is not None, bad, [f.to(reader.raw32(n), I64) for n in (12, 16)])
@@ -184,9 +188,9 @@ def ipv6(
             with fragment:
                 position = reader.u16(2)
                 h.l4.set(f.add(at, 8))
-                with f.if_(f.bits(position, 0xFFF9)):  # not atomic
+                with f.if_(f.bits(position, IPV6_FRAGMENT_OFFSET | IPV6_MORE_FRAGMENTS)):  # not atomic
                     h.fragment_id.set(reader.raw32(4))
-                    with f.if_(f.bits(position, 0xFFF8)):
+                    with f.if_(f.bits(position, IPV6_FRAGMENT_OFFSET)):
                         h.later.set(1)
                         f.leave(done)
                     h.first.set(1)
@@ -312,7 +316,7 @@ def swap_addresses(f: Function, flow: Flow) -> None:
 def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, no_addresses: ir.Block) -> None:
     """Fills the flow record from the IP packet of `family` at `offset`; leaves to `no_addresses` where its fixed header is bad."""
     flow.set("family", family)
-    leaves = f.ne(flow.get("direction"), 0)
+    leaves = f.ne(flow.get("direction"), int(Direction.INGRESS))
     done = f.b.append_basic_block("parsed")
     chain, bad = f.b.append_basic_block("bad_chain"), f.b.append_basic_block("bad_l4")
     if family == 4:
@@ -321,7 +325,7 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
     else:
         with f.if_(f.not_(reader.read(f.add(offset, 7), 1))):
             f.leave(no_addresses)
-        hop_limit = f.var(reader.u8(0)).get()
+        hop_limit = reader.u8(0)
         h = ipv6(f, reader, flow, offset, None, no_addresses, chain)
     flow.set("length", f.sub(h.end.get(), offset))
     flow.set("protocol", h.protocol.get())

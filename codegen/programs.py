@@ -26,6 +26,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.peer import peer_of, set_peer
 from policyc.codegen.records import (
     CGROUP_ENDPOINT,
     CGROUP_KIND,
@@ -37,7 +38,6 @@ from policyc.codegen.records import (
     POINT_KIND,
 )
 from policyc.codegen.report import audit_load
-from policyc.codegen.state import peer_of, set_peer
 from policyc.model import Direction, Span
 
 INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
@@ -228,7 +228,7 @@ class _ProgramBuilder:
         kind = f.var(0, I32)
         with f.loop(DEEPEST_CGROUP, DEEPEST_CGROUP) as (i, done):
             level = f.sub(DEEPEST_CGROUP, i)
-            with f.if_(f.ne(f.and_(f.b.lshr(levels, level), 1), 0)):
+            with f.if_(f.bits(f.shr(levels, level), 1)):
                 key = f.at_offset(self.flow.pointer, SCRATCH)
                 f.store(key, f.helper(Helper.SKB_ANCESTOR_CGROUP_ID, self.context, level))
                 bound = f.lookup(self.maps["cgroups"], key)

@@ -94,7 +94,7 @@ def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
     differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
     logged = f.ne(flow.get("log"), 0)
     opened = f.ne(flow.get("connection"), 0)
-    judged = f.ne(flow.get("counted"), 0)
+    judged = f.ne(flow.get("judged"), 0)
     with f.if_else(f.eq(wanted, int(Events.TRACE))) as (trace, other):
         with trace:
             due.set(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from llvmlite import ir
 
 from policyc.artifact.layout import (
@@ -11,7 +9,6 @@ from policyc.artifact.layout import (
     CT6_KEY,
     FRAG,
     FRAG_KEY,
-    HOST_ENDPOINT,
     IDLE_CLOSING,
     IDLE_FRAGMENT,
     IDLE_OTHER,
@@ -19,15 +16,14 @@ from policyc.artifact.layout import (
     IDLE_TCP_OPENING,
     CtFlag,
     IdentityFlag,
-    PeerClassCode,
     Reason,
 )
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
-from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value, Var
+from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.match import Matching
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
+from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
     CONFIG_GENERATION,
     CT_DIRECTION,
@@ -36,7 +32,6 @@ from policyc.codegen.records import (
     CT_ICMP_TYPE,
     CT_RULE,
     CT_SEEN,
-    ENDPOINT_SLOT,
     FRAG_GENERATION,
     FRAG_KEY_DESTINATION,
     FRAG_KEY_DIRECTION,
@@ -58,75 +53,25 @@ from policyc.model import Direction, Span
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
 
 
-@dataclass
-class State:
-    """`judge(flow)`: the packet's outcome, from its connection or from the policy, into the flow record."""
-
-    judge: ir.Function
-
-
-def peer_of(f: Function, maps: Maps, family: Value, address: Value) -> Value:
-    """The endpoint index of the 16-byte `address`: HOST_ENDPOINT for this machine's and loopback, 0 for the world."""
-    index = f.var(0, I32)
-    with f.if_else(f.eq(family, 4)) as (v4, v6):
-        with v4:
-            with f.if_(f.eq(f.load(address, I8), 127)):
-                index.set(HOST_ENDPOINT)
-            _lookup_index(f, maps["ipcache4"], address, index)
-        with v6:
-            loopback = f.both(f.eq(f.load(address, I64), 0), f.eq(f.load(address, I64, 8), 1 << 56))
-            with f.if_(loopback):
-                index.set(HOST_ENDPOINT)
-            _lookup_index(f, maps["ipcache6"], address, index)
-    return index.get()
-
-
-def _lookup_index(f: Function, map_: Value, key: Value, index: Var) -> None:
-    found = f.lookup(map_, key)
-    with f.if_(f.not_null(found)):
-        index.set(f.load(found, I32))
-
-
-def set_peer(f: Function, maps: Maps, flow: Flow, key: Value | None = None) -> None:
-    """Fills peer, its class and identity slot from the `match` address. In a function that was handed the record, `key` is 16 bytes
-    of its own stack: kernel 6.1 takes no key from memory of unknown kind."""
-    address = flow.address("match")
-    if key is not None:
-        f.copy(key, 0, address, 0, 16)
-        address = key
-    index = peer_of(f, maps, flow.get("family"), address)
-    flow.set("peer", index)
-    class_ = f.select(
-        f.eq(index, 0), I32(PeerClassCode.WORLD),
-        f.select(f.eq(index, HOST_ENDPOINT), I32(PeerClassCode.HOST), I32(PeerClassCode.ENDPOINT)),
-    )  # fmt: skip
-    flow.set("peer_class", class_)
-    flow.set("peer_slot", 0)
-    with f.if_(f.cmp(">", index, HOST_ENDPOINT)):
-        endpoint = f.lookup_index(maps["endpoints"], index)
-        with f.if_(f.not_null(endpoint)):
-            flow.set("peer_slot", f.load(endpoint, I32, ENDPOINT_SLOT))
-
-
-def build(module: ir.Module, debug: DebugInfo, maps: Maps, matching: Matching, span: Span) -> State:
-    return _Builder(module, debug, maps, matching, span).build()
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, span: Span) -> ir.Function:
+    """judge(flow): the packet's outcome, from its connection or from the policy, into the flow record."""
+    return _Builder(module, debug, maps, match_policy, span).build()
 
 
 class _Builder:
-    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, matching: Matching, span: Span) -> None:
-        self.maps, self.matching = maps, matching
+    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, span: Span) -> None:
+        self.maps, self.match_policy = maps, match_policy
         self.f = Function(module, debug, "judge", [("flow", PTR, debug_type(debug))], span)
 
-    def build(self) -> State:
+    def build(self) -> ir.Function:
         f = self.f
         with f.if_(f.is_null(f.args[0])):
             f.ret(0)
         self.flow = flow = Flow(f, f.args[0])
-        config = f.lookup_index(self.maps["config"], 0)
-        with f.if_(f.is_null(config)):
+        self.config = f.lookup_index(self.maps["config"], 0)
+        with f.if_(f.is_null(self.config)):
             f.ret(0)
-        self.config = config
-        self.generation = f.load(config, I32, CONFIG_GENERATION)
+        self.generation = f.load(self.config, I32, CONFIG_GENERATION)
         self.now = f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
         # One key at a time is alive.
         self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
@@ -139,8 +84,7 @@ class _Builder:
             self._later_fragment()
         with f.if_(flow.has_flag(Flag.QUOTES)):
             self._related()
-        self.stateful = self._is_stateful()
-        with f.if_(self.stateful):
+        with f.if_(self._is_stateful()):
             self._established()
         f.leave(self.fresh)
         f.b.position_at_end(self.fresh)
@@ -149,14 +93,13 @@ class _Builder:
         f.b.position_at_end(self.done)
         with f.if_(flow.has_flag(Flag.FIRST_FRAGMENT)):
             self._remember_fragment()
-        f.close()
-        return State(f.function)
+        return f.close()
 
     def _malformed(self) -> None:
         """Denied for a subject that some policy selects."""
         f, flow = self.f, self.flow
         flow.settle(0, int(Reason.MALFORMED))
-        flow.set("counted", 1)
+        flow.set("judged", 1)
         record = f.lookup_index(self.maps["identities"], flow.get("subject_slot"))
         with f.if_(f.not_null(record)):
             selected = f.load(record, I32, IDENTITY_FLAGS)
@@ -246,7 +189,7 @@ class _Builder:
                 local, remote = (f.swap(flow.get(prefix + n)) for n in ("local_port", "remote_port"))
                 port.set(f.select(f.eq(direction, int(Direction.INGRESS)), local, remote))
             key = f.or_(f.shl(f.to(protocol, I32), 16), f.to(port.get(), I32))
-            f.call(self.matching.verdict, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
+            f.call(self.match_policy, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
             audit_load(f, flow, self.config)
             flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
             refused = f.shl(f.to(f.eq(flow.get("verdict"), 0), I8), 4)
@@ -324,9 +267,9 @@ class _Builder:
     def _fresh(self) -> None:
         f, flow = self.f, self.flow
         flow.copy_address("match", "remote")
-        f.call(self.matching.verdict, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
+        f.call(self.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
         audit_load(f, flow, self.config)
-        flow.set("counted", 1)
+        flow.set("judged", 1)
         makes_entry = f.both(
             f.ne(flow.get("verdict"), 0),
             f.not_(flow.has_flag(Flag.LATER_FRAGMENT)),
