@@ -241,17 +241,22 @@ class _ProgramBuilder:
         self._registered()
 
     def _registered(self) -> None:
-        """Denies everything at a workload point that has no endpoint now; else takes the endpoint for the subject."""
+        """Takes the bound endpoint for the subject: everything is denied at a workload point that has none now."""
+        word = self._take_subject(self.endpoint.get())
+        self.flags.set(self.f.load(word, I32, ENDPOINT_FLAGS))
+
+    def _take_subject(self, index: Value) -> Value:
+        """Takes the endpoint for the subject; denies where it is nobody or has no identity. Its word in `endpoints`."""
         f = self.f
-        word = f.lookup_index(self.maps["endpoints"], self.endpoint.get())
+        word = f.lookup_index(self.maps["endpoints"], index)
         with f.if_(f.is_null(word)):
             self.deny(Reason.UNREGISTERED)
         slot = f.load(word, I32, ENDPOINT_SLOT)
-        with f.if_(f.either(f.eq(slot, 0), f.eq(self.endpoint.get(), 0))):
+        with f.if_(f.either(f.eq(slot, 0), f.eq(index, 0))):
             self.deny(Reason.UNREGISTERED)
-        self.flow.set("subject", self.endpoint.get())
+        self.flow.set("subject", index)
         self.flow.set("subject_slot", slot)
-        self.flags.set(f.load(word, I32, ENDPOINT_FLAGS))
+        return word
 
     # --- what -------------------------------------------------------------------------------------------------
 
@@ -304,11 +309,7 @@ class _ProgramBuilder:
         with f.if_(f.either(f.eq(owner, 0), self._is_bound(owner))):
             flow.settle(1, int(Reason.NO_SUBJECT))
             f.leave(self.finish)
-        flow.set("subject", owner)
-        word = f.lookup_index(self.maps["endpoints"], owner)
-        with f.if_(f.is_null(word)):
-            self.deny(Reason.UNREGISTERED)
-        flow.set("subject_slot", f.load(word, I32, ENDPOINT_SLOT))
+        self._take_subject(owner)
 
     def _own_source(self, flags: Value) -> None:
         """Denies what a workload sends from a source that is not its own, address configuration excepted."""
