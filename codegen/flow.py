@@ -52,7 +52,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("audit_verdict", 1),
     ("audit_reason", 1),
     ("connection", 1),  # a new connection was allowed
-    ("judged", 1),  # the policy was asked for this very packet
+    ("judged", 1),  # by itself, not as part of a known connection: what audit would change is told
     ("audit_rank", 4),
     ("suppressed", 4),  # packets of the flow that had no event since its last one
 ]

@@ -24,8 +24,10 @@ from policyc.model import Action, Direction, Span, Tier
 NONE = (1 << 64) - 1
 ISOLATES, ISOLATES_PROSPECTIVE, ISOLATION_LOG, ISOLATION_LOG_PROSPECTIVE = 1, 2, 4, 8
 Fold = Callable[[Value], None]  # takes a row into the flow's best cells
+# A group in the array `groups`: so many words, and the place of each.
 _GROUP_WORDS = 16
 _ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT, _ISOLATION, _CIDR, _ANY, _WORLD, _SEL, _SEL_LEN, _SAME = range(10)
+_NO_SAME = 0xFFFFFFFF  # at _SAME of a group without such rows
 
 
 def _power_of_two(n: int) -> int:
@@ -250,7 +252,7 @@ class _Builder:
             if rows:
                 same_rows += [rows.get(t, 0) for t in self.same_tuples]
             else:
-                entry[_SAME] = NO_RULE
+                entry[_SAME] = _NO_SAME
             words += entry + [0] * (_GROUP_WORDS - len(entry))
         self.group_words = Data(self.module, "groups", 4, words)
         self.row_maps = Data(self.module, "cidr_rows", 4, row_maps)
@@ -353,7 +355,7 @@ class _Builder:
         """A `same` row counts if the two identity records have equal, non-zero values for each of its keys."""
         first = self._word(f, group, _SAME)
         done = f.b.append_basic_block("same_done")
-        with f.if_(f.eq(first, NO_RULE)):
+        with f.if_(f.eq(first, _NO_SAME)):
             f.leave(done)
         records = [self._identity(f, flow.get(n)) for n in ("peer_slot", "subject_slot")]
         with f.if_(f.either(*(f.is_null(r) for r in records))):
@@ -414,6 +416,7 @@ class _Builder:
         tier: Tier,
         decided: Var,
     ) -> None:
+        """Asks one tier, for the variants that are not decided: the best cells of the subject's groups, then isolation."""
         after = f.b.append_basic_block(f"after_{tier.word}")
         with f.if_(f.eq(decided.get(), (1 << len(self.variants)) - 1)):
             f.leave(after)
@@ -440,6 +443,7 @@ class _Builder:
         return f.eq(f.shr(key, 24), int(KeyKind.PORTLESS))
 
     def _decide(self, f: Function, flow: Flow, key: Value, prefix: str, i: int, isolation: Var, decided: Var) -> None:
+        """What the tier's best cells, or else its isolation, decide for variant `i`, if anything."""
         end = f.b.append_basic_block("tier_decided")
         with f.if_(f.bits(decided.get(), 1 << i)):
             f.leave(end)

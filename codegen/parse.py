@@ -22,7 +22,8 @@ HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
 MAX_EXTENSIONS = 8
 IPV4_FRAGMENT_OFFSET, IPV4_MORE_FRAGMENTS = 0x1FFF, 0x2000  # bits of the word at 6 (RFC 791)
 IPV6_FRAGMENT_OFFSET, IPV6_MORE_FRAGMENTS = 0xFFF8, 1  # bits of the word at 2 of the fragment header (RFC 8200)
-ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}  # request, reply
+ECHO = {ICMP: (8, 0), ICMPV6: (128, 129)}  # types, at REQUEST and REPLY
+REQUEST, REPLY = 0, 1
 ERRORS = {ICMP: (3, 11, 12), ICMPV6: (1, 2, 3, 4)}
 HEADER_BYTES = {TCP: 20, UDP: 8, SCTP: 12, ICMP: 8, ICMPV6: 8}
 
@@ -68,6 +69,7 @@ class Head:
     """What a chain of IP headers told. `l4` is the offset of what follows, `end` the end of the IP packet."""
 
     protocol: Var  # i8
+    hop_limit: Var  # i8, of IPv6
     l4: Var  # i32
     end: Var  # i32
     first: Var  # i8, a first fragment
@@ -76,7 +78,7 @@ class Head:
 
 
 def _head(f: Function) -> Head:
-    return Head(f.var(0, I8), f.var(0, I32), f.var(0, I32), f.var(0, I8), f.var(0, I8), f.var(0, I32))
+    return Head(*(f.var(0, type_) for type_ in (I8, I8, I32, I32, I8, I8, I32)))
 
 
 def ethernet(f: Function, reader: Reader, tags_before: Value, bad: ir.Block) -> tuple[Var, Var]:
@@ -172,6 +174,7 @@ def ipv6(
         with f.if_(f.cmp("<", packet_end, f.add(offset, 40))):
             f.leave(bad)
     h.protocol.set(reader.u8(6))
+    h.hop_limit.set(reader.u8(7))
     _addresses(f, flow, packet_end is not None, bad, [f.load(reader.buffer, I64, n) for n in (8, 16, 24, 32)])
     h.l4.set(f.add(offset, 40))
     with f.loop(MAX_EXTENSIONS + 1, MAX_EXTENSIONS + 1) as (i, done):
@@ -248,9 +251,9 @@ def transport(f: Function, reader: Reader, flow: Flow, h: Head, bad: ir.Block) -
     flow.set("key", f.or_(key, int(KeyKind.FULL) << 24))
 
 
-def exempt(f: Function, flow: Flow, h: Head, hop_limit: Value) -> None:
+def exempt(f: Function, flow: Flow, h: Head) -> None:
     """Raises EXEMPT for neighbour discovery (133-137, hop limit 255) and MLD (130-132, 143, hop limit 1)."""
-    type_ = f.shr(flow.get("icmp"), 8)
+    type_, hop_limit = f.shr(flow.get("icmp"), 8), h.hop_limit.get()
     discovery = f.both(f.cmp(">=", type_, 133), f.cmp("<=", type_, 137), f.eq(hop_limit, 255))
     listener = f.either(f.both(f.cmp(">=", type_, 130), f.cmp("<=", type_, 132)), f.eq(type_, 143))
     whole = f.both(f.eq(h.first.get(), 0), f.eq(h.protocol.get(), ICMPV6))
@@ -321,11 +324,7 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
     chain, bad = f.b.append_basic_block("bad_chain"), f.b.append_basic_block("bad_l4")
     if family == 4:
         h = ipv4(f, reader, flow, offset, None, no_addresses)
-        hop_limit: Value = I8(0)
     else:
-        with f.if_(f.not_(reader.read(f.add(offset, 7), 1))):
-            f.leave(no_addresses)
-        hop_limit = reader.u8(0)
         h = ipv6(f, reader, flow, offset, None, no_addresses, chain)
     flow.set("length", f.sub(h.end.get(), offset))
     flow.set("protocol", h.protocol.get())
@@ -342,7 +341,7 @@ def packet(f: Function, reader: Reader, flow: Flow, family: int, offset: Value, 
         flow.raise_flag(Flag.FIRST_FRAGMENT)
     transport(f, reader, flow, h, bad)
     if family == 6:
-        exempt(f, flow, h, hop_limit)
+        exempt(f, flow, h)
     with f.if_(f.eq(h.first.get(), 0)):
         quoted(f, reader, flow, h, leaves)
     f.leave(done)

@@ -9,6 +9,7 @@ from policyc.artifact.layout import (
     DENIAL_KEY,
     EVENT,
     NO_RULE,
+    NOT_DIFFERENT,
     REASON_ENTRIES,
     ConfigFlag,
     Events,
@@ -169,8 +170,8 @@ def _emit(f: Function, maps: Maps, flow: Flow) -> None:
                 put(name, flow.get(name))
             put("peer_class", f.to(flow.get("peer_class"), I8))
             differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
-            put("audit_verdict", f.select(differs, flow.get("audit_verdict"), I8(255)))
-            put("audit_reason", f.select(differs, flow.get("audit_reason"), I8(255)))
+            put("audit_verdict", f.select(differs, flow.get("audit_verdict"), I8(NOT_DIFFERENT)))
+            put("audit_reason", f.select(differs, flow.get("audit_reason"), I8(NOT_DIFFERENT)))
             put("audit_rank", f.select(differs, flow.get("audit_rank"), I32(NO_RULE)))
             _put_ends(f, flow, event)
             put("count", f.add(flow.get("suppressed"), 1))

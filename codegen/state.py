@@ -22,7 +22,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.parse import ECHO, ICMP, ICMPV6, SCTP, TCP, UDP, is_one_of
+from policyc.codegen.parse import ECHO, ICMP, ICMPV6, REPLY, REQUEST, SCTP, TCP, UDP, is_one_of
 from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
     CONFIG_GENERATION,
@@ -113,7 +113,7 @@ class _Builder:
     # --- connections ------------------------------------------------------------------------------------------
 
     def _is_echo(self, which: int) -> Value:
-        """Whether the packet is an echo request (0) or reply (1)."""
+        """Whether the packet is an echo REQUEST or REPLY."""
         f, protocol = self.f, self.flow.get("protocol")
         type_ = f.shr(self.flow.get("icmp"), 8)
         return f.either(*(f.both(f.eq(protocol, n), f.eq(type_, ECHO[n][which])) for n in (ICMP, ICMPV6)))
@@ -122,10 +122,9 @@ class _Builder:
         return is_one_of(self.f, protocol, (ICMP, ICMPV6))
 
     def _is_stateful(self) -> Value:
+        """Whether the packet, no later fragment, may belong to a connection."""
         f = self.f
-        whole = f.not_(self.flow.has_flag(Flag.LATER_FRAGMENT))
-        echo = f.either(self._is_echo(0), self._is_echo(1))
-        return f.both(whole, f.either(f.not_(self._is_icmp(self.flow.get("protocol"))), echo))
+        return f.either(f.not_(self._is_icmp(self.flow.get("protocol"))), self._is_echo(REQUEST), self._is_echo(REPLY))
 
     def _lookup(self, prefix: str) -> Value:
         """The connection entry of the packet ("") or of the packet it quotes ("quoted_"), or null."""
@@ -192,7 +191,7 @@ class _Builder:
             f.call(self.match_policy, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
             audit_load(f, flow, self.config)
             flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
-            refused = f.shl(f.to(f.eq(flow.get("verdict"), 0), I8), 4)
+            refused = f.select(f.eq(flow.get("verdict"), 0), I8(CtFlag.DENIED), I8(0))
             f.store(entry, f.or_(flags, refused), offset=CT_FLAGS)
             f.store(entry, f.add(flow.get("rank"), 1), offset=CT_RULE)
             f.store(entry, self.generation, offset=CT_GENERATION)
@@ -204,6 +203,7 @@ class _Builder:
             flow.settle(1, int(reason), f.sub(f.load(entry, I32, CT_RULE), 1))
 
     def _related(self) -> None:
+        """An ICMP error about a known connection has the outcome of that; others are judged like all else."""
         f, flow = self.f, self.flow
         entry = self._lookup("quoted_")
         with f.if_(f.not_null(entry)), f.if_(self._is_live(entry, flow.get("quoted_protocol"))):
@@ -218,6 +218,7 @@ class _Builder:
         return f.both(f.eq(self.flow.get("protocol"), TCP), syn)
 
     def _established(self) -> None:
+        """A packet of a known connection that has not idled out, and opens no new one, has its outcome."""
         f, flow = self.f, self.flow
         entry = self._lookup("")
         with f.if_(f.both(f.not_null(entry), f.not_(self._opens()))):
@@ -228,8 +229,8 @@ class _Builder:
             # Of an echo, requests go the way of the first packet and replies the other.
             fits = f.either(
                 f.not_(self._is_icmp(flow.get("protocol"))),
-                f.both(same, self._is_echo(0)),
-                f.both(f.not_(same), self._is_echo(1)),
+                f.both(same, self._is_echo(REQUEST)),
+                f.both(f.not_(same), self._is_echo(REPLY)),
             )
             with f.if_(f.both(fits, self._is_live(entry, flow.get("protocol")))):
                 self._judge_again(entry, "")
@@ -265,6 +266,7 @@ class _Builder:
     # --- new packets ------------------------------------------------------------------------------------------
 
     def _fresh(self) -> None:
+        """Judges the packet in the direction in which it travels and enters the connection that it opens."""
         f, flow = self.f, self.flow
         flow.copy_address("match", "remote")
         f.call(self.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
@@ -273,13 +275,14 @@ class _Builder:
         makes_entry = f.both(
             f.ne(flow.get("verdict"), 0),
             f.not_(flow.has_flag(Flag.LATER_FRAGMENT)),
-            f.either(f.not_(self._is_icmp(flow.get("protocol"))), self._is_echo(0)),
+            f.either(f.not_(self._is_icmp(flow.get("protocol"))), self._is_echo(REQUEST)),
         )
         with f.if_(makes_entry):
             flow.set("connection", 1)
             self._insert()
 
     def _insert(self) -> None:
+        """Enters the packet's connection, in the place of one with that tuple; denies the packet if that fails."""
         f, flow = self.f, self.flow
         value = self.value
         f.store(value, self.generation, offset=CT_GENERATION)
@@ -296,6 +299,7 @@ class _Builder:
                     failed.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, value, 0))
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
+            audit_load(f, flow, self.config)
             flow.set("connection", 0)
 
     # --- fragments --------------------------------------------------------------------------------------------
@@ -316,6 +320,7 @@ class _Builder:
         return key
 
     def _later_fragment(self) -> None:
+        """The outcome of the first fragment, if it is known and was judged under this generation; else the policy's."""
         f, flow = self.f, self.flow
         entry = f.lookup(self.maps["frags"], self._fragment_key())
         with f.if_(f.not_null(entry)):
@@ -333,6 +338,7 @@ class _Builder:
         f.leave(self.fresh)
 
     def _remember_fragment(self) -> None:
+        """Enters a first fragment's outcome. If that fails, later ones are judged as if it had not been seen."""
         f, flow = self.f, self.flow
         value = self.value
         f.store(value, self.generation, offset=FRAG_GENERATION)

@@ -26,7 +26,7 @@ def frame(flow: Flow) -> bytes:
 
 def _payload(flow: Flow) -> bytes:
     traffic = flow.traffic
-    ports = struct.pack("!HH", flow.sport or SOURCE_PORT, traffic.port or 0)
+    ports = struct.pack("!HH", SOURCE_PORT if flow.sport is None else flow.sport, traffic.port or 0)
     if traffic.protocol == TCP:
         return ports + struct.pack("!IIBBHHH", 1, 0, 5 << 4, 2, 65535, 0, 0)  # SYN
     if traffic.protocol == UDP:

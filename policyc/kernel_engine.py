@@ -20,6 +20,7 @@ from policyc.artifact.layout import (
     HOST_ENDPOINT,
     IPCACHE,
     NO_RULE,
+    NOT_DIFFERENT,
     POINT,
     PROGRAM_PREFIX,
     CgroupKind,
@@ -44,7 +45,6 @@ from policyc.runtime.ringbuf import RingBuffer
 
 LOOPBACK = 1
 NUMBER = struct.Struct("<I")
-NOT_DIFFERENT = 255  # audit_verdict of an event
 TABLES = {"ct4": 1024, "ct6": 1024, "frags": 1024, "denials": 1024, "points": 64, "cgroups": 64}
 EVENT_BYTES = 1 << 16
 
@@ -76,6 +76,8 @@ class KernelLoad:
         self._ring = RingBuffer(self.map("events").fd)
         self.numbers = {e.name: n for n, e in enumerate(self.endpoints, HOST_ENDPOINT + 1)}
         self.generation = 1
+        # Numbers that stand for values of `same` keys never leave this process: any key for them will do.
+        self._records = IdentityBuilder(artifact.manifest, bytes(32))
         self.fill()
 
     def _size(self) -> None:
@@ -92,14 +94,13 @@ class KernelLoad:
 
     def fill(self, bound: frozenset[str] = frozenset(), own_netns: frozenset[str] = frozenset()) -> None:
         """Endpoints, addresses and the configuration: ready, every packet traced. `bound` and `own_netns` name endpoints."""
-        builder = IdentityBuilder(self.artifact.manifest, bytes(32))
-        self.map("identities").update(NUMBER.pack(HOST_ENDPOINT), builder.host())
+        self.map("identities").update(NUMBER.pack(HOST_ENDPOINT), self._records.host())
         self.map("endpoints").update(NUMBER.pack(HOST_ENDPOINT), ENDPOINT.pack(HOST_ENDPOINT, 0))
         for address in self.host:
             self._own(address, HOST_ENDPOINT)
+        self.relabel(self.endpoints)
         for endpoint in self.endpoints:
             number = self.numbers[endpoint.name]
-            self.map("identities").update(NUMBER.pack(number), builder.record(endpoint.labels, endpoint.name))
             flags = EndpointFlag.BOUND * (endpoint.name in bound) | EndpointFlag.ADDRESSES * bool(endpoint.addresses)
             flags |= EndpointFlag.OWN_NETNS * (endpoint.name in own_netns)
             self.map("endpoints").update(NUMBER.pack(number), ENDPOINT.pack(number, flags))
@@ -129,12 +130,10 @@ class KernelLoad:
         self.map("cgroups").update(CGROUP_KEY.pack(number), CGROUP.pack(kind, self.numbers[endpoint]))
 
     def relabel(self, endpoints: Iterable[Endpoint]) -> None:
-        """The same endpoints with other labels."""
-        builder = IdentityBuilder(self.artifact.manifest, bytes(32))
+        """Writes the identity records of `endpoints`, whose labels may have changed."""
         for endpoint in endpoints:
-            self.map("identities").update(
-                NUMBER.pack(self.numbers[endpoint.name]), builder.record(endpoint.labels, endpoint.name)
-            )
+            record = self._records.record(endpoint.labels, endpoint.name)
+            self.map("identities").update(NUMBER.pack(self.numbers[endpoint.name]), record)
 
     def forget(self) -> None:
         """Empties the tables of connections, fragments and denials."""

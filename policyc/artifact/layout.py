@@ -149,8 +149,9 @@ def reason_index(direction: int, allowed: bool, reason: int) -> int:
 REASON_ENTRIES = 128
 
 
+NOT_DIFFERENT = 255  # `audit_verdict` and `audit_reason` of an event whose prospective verdict is the enforced one
 # One event. direction, hook, verdict (1 allow, 0 deny), reason; then the prospective verdict and reason where audit makes
-# them differ (255 where not); class of the peer (PeerClassCode); address family (4, 6); addresses are source and destination as in
+# them differ (NOT_DIFFERENT where not); class of the peer (PeerClassCode); address family (4, 6); addresses are source and destination as in
 # the packet (IPv4: 4 bytes, then zeros), ports network order (icmp: type, code, 0, 0).
 EVENT = struct.Struct("<Q 8B III III B3x 16s 16s 2s2s I 4x")
 EVENT_FIELDS = (
