@@ -301,6 +301,10 @@ class Function:
         """Plain addition, for memory that only this CPU writes, or where a count lost in a race does no harm."""
         self.store(pointer, self.add(self.load(pointer, amount.type, offset), amount), offset=offset)
 
+    def set_bits(self, pointer: Value, bits: Value, offset: int = 0) -> None:
+        """Atomically sets bits of an aligned i32 that other CPUs write, too."""
+        self.b.atomic_rmw("or", self.at_offset(pointer, offset), bits, "monotonic")
+
 
 class Var:
     """A mutable integer of a function."""

@@ -169,7 +169,11 @@ class _Builder:
         opened = f.select(f.bits(flags, CtFlag.REPLY), I32(IDLE_TCP), I32(IDLE_TCP_OPENING))
         tcp = f.select(closing, I32(IDLE_CLOSING), opened)
         limit = f.select(f.eq(protocol, TCP), tcp, I32(IDLE_OTHER))
-        return f.cmp("<=", f.sub(self.now, f.load(entry, I32, CT_SEEN)), limit)
+        return self._is_recent(f.load(entry, I32, CT_SEEN), limit)
+
+    def _is_recent(self, seen: Value, units: Value) -> Value:
+        """Whether no more than `units` have passed; signed, as another CPU may have set `seen` after this one took the time."""
+        return self.f.b.icmp_signed("<=", self.f.sub(self.now, seen), units)
 
     def _judge_again(self, entry: Value, prefix: str) -> None:
         """Judges an entry of an older generation, or one that is denied, in the direction of its first packet and marks it."""
@@ -252,7 +256,9 @@ class _Builder:
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
-            f.store(entry, f.or_(flags, seen), offset=CT_FLAGS)
+            # Atomic, in the word around the flags: another CPU may be marking the entry DENIED.
+            word = CT_FLAGS & ~3
+            f.set_bits(entry, f.shl(f.to(seen, I32), 8 * (CT_FLAGS - word)), word)
         with f.if_(f.ne(f.load(entry, I32, CT_SEEN), self.now)):
             f.store(entry, self.now, offset=CT_SEEN)
 
@@ -325,7 +331,7 @@ class _Builder:
         entry = f.lookup(self.maps["frags"], self._fragment_key())
         with f.if_(f.not_null(entry)):
             current = f.eq(f.load(entry, I32, FRAG_GENERATION), self.generation)
-            recent = f.cmp("<=", f.sub(self.now, f.load(entry, I32, FRAG_SEEN)), IDLE_FRAGMENT)
+            recent = self._is_recent(f.load(entry, I32, FRAG_SEEN), I32(IDLE_FRAGMENT))
             with f.if_(f.both(current, recent)):
                 rank = f.sub(f.load(entry, I32, FRAG_RULE), 1)
                 with f.if_else(f.ne(f.load(entry, I8, FRAG_VERDICT), 0)) as (allowed, denied):
