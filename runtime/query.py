@@ -10,6 +10,7 @@ from policyc.artifact.layout import (
     EVENT_FIELDS,
     HOST_ENDPOINT,
     NO_RULE,
+    NOT_DIFFERENT,
     REASON_ENTRIES,
     PeerClassCode,
     Reason,
@@ -36,7 +37,6 @@ CLASS_WORDS: dict[int, str] = {
     PeerClassCode.ENDPOINT: "endpoint",
 }
 SUBJECT_CLASS: dict[int, int] = {0: PeerClassCode.NONE, HOST_ENDPOINT: PeerClassCode.HOST}  # by endpoint index
-NOT_JUDGED = 255  # `audit_verdict` and `audit_reason` of an event whose prospective verdict is no other
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class EventReader:
         ends = (peer, subject) if direction is Direction.INGRESS else (subject, peer)
         icmp = f["protocol"] in (1, 58)
         ports = f["protocol"] in (6, 17, 132)
-        differs = f["audit_verdict"] != NOT_JUDGED
+        differs = f["audit_verdict"] != NOT_DIFFERENT
         return Event(
             time_ns=f["time_ns"],
             direction=direction,
