@@ -9,8 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.bpf
 
-FLOW_SEEDS, FLOWS = range(25), 400
-PACKET_SEEDS, PACKETS = range(1000, 1040), 600
+FLOW_SEEDS, FLOWS = range(15), 400
+PACKET_SEEDS, PACKETS = range(1000, 1024), 600
 
 
 @pytest.mark.parametrize("seed", FLOW_SEEDS)
