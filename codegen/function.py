@@ -204,7 +204,7 @@ class Function:
             offset = I64(offset)
         return self._opaque(self.b.gep(pointer, [self.to(offset, I64)], source_etype=I8))
 
-    def load(self, pointer: Value, type_: ir.IntType, offset: Value = 0, volatile: bool = False) -> Value:
+    def load(self, pointer: Value, type_: ir.IntType, offset: Value = 0) -> Value:
         value = self.b.load(self.at_offset(pointer, offset), typ=type_)
         value.align = type_.width // 8
         return value

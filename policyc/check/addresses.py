@@ -138,9 +138,5 @@ def of_prefix(p: Prefix) -> AddressSet:
     return AddressSet(v4=(p.range,)) if p.family == "4" else AddressSet(v6=(p.range,))
 
 
-def of_address(family: Family, value: int) -> AddressSet:
-    return of_prefix(Prefix(family, value, BITS[family]))
-
-
 def is_empty(s: AddressSet) -> bool:
     return not s.v4 and not s.v6
