@@ -71,9 +71,9 @@ def test_bytes_beyond_the_linear_part_are_read_by_the_helper(own_netns: None) ->
     """A large datagram on loopback: direct packet access ends before its payload, skb_load_bytes does not."""
 
     def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
-        length = f.load(f.args[0], I32, SKB_LEN, volatile=True)
+        length = f.load(f.args[0], I32, SKB_LEN)
         linear = f.sub(
-            f.load(f.args[0], I32, SKB_DATA_END, volatile=True), f.load(f.args[0], I32, SKB_DATA, volatile=True)
+            f.load(f.args[0], I32, SKB_DATA_END), f.load(f.args[0], I32, SKB_DATA, volatile=True)
         )
         with f.if_(f.cmp(">", length, 20000)):
             got = f.slot(I64)
