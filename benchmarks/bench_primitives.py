@@ -42,7 +42,7 @@ def load_by_helper(f: Function, maps: Any) -> None:
 def load_directly(f: Function, maps: Any) -> None:
     end = f.b.append_basic_block("end")
     for _ in range(COPIES):
-        data, limit = (f.load(f.args[0], I32, at, volatile=True) for at in (SKB_DATA, SKB_DATA_END))
+        data, limit = (f.load(f.args[0], I32, at) for at in (SKB_DATA, SKB_DATA_END))
         start = f.b.inttoptr(f.to(data, I64), PTR)
         after = f.b.ptrtoint(f.at_offset(start, 34), I64)
         with f.if_(f.cmp(">", after, f.to(limit, I64))):
@@ -57,7 +57,7 @@ def array_lookup(f: Function, maps: Any) -> None:
     for _ in range(COPIES):
         place = f.lookup_index(maps["numbers"], 0)
         with f.if_(f.not_null(place)):
-            f.load(place, I64, volatile=True)
+            f.load(place, I64)
 
 
 def hash_lookup(f: Function, maps: Any) -> None:

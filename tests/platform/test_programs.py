@@ -72,9 +72,7 @@ def test_bytes_beyond_the_linear_part_are_read_by_the_helper(own_netns: None) ->
 
     def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
         length = f.load(f.args[0], I32, SKB_LEN)
-        linear = f.sub(
-            f.load(f.args[0], I32, SKB_DATA_END), f.load(f.args[0], I32, SKB_DATA, volatile=True)
-        )
+        linear = f.sub(f.load(f.args[0], I32, SKB_DATA_END), f.load(f.args[0], I32, SKB_DATA))
         with f.if_(f.cmp(">", length, 20000)):
             got = f.slot(I64)
             f.store(got, 0, I64)
