@@ -153,3 +153,14 @@ class Tables:
     selected: tuple[SelectedBy, ...]
     has_audit: bool
     inline_rows: bool = False
+
+    @property
+    def needs_peer_class(self) -> bool:
+        """Whether any verdict depends on the class or the identity of the peer, not on its address alone."""
+        return any(
+            not g.row_world == g.row_host == g.row_endpoint
+            or g.selectors
+            or g.same
+            or (g.cidrs is not None and g.cidrs.rows_any != g.cidrs.rows_world)
+            for g in self.groups
+        )
