@@ -115,6 +115,7 @@ void bpf_object__close(struct bpf_object *obj);
 struct bpf_program *bpf_object__next_program(const struct bpf_object *obj, struct bpf_program *prog);
 const char *bpf_program__name(const struct bpf_program *prog);
 int bpf_program__fd(const struct bpf_program *prog);
+int bpf_program__set_autoload(struct bpf_program *prog, _Bool autoload);
 int bpf_program__set_log_level(struct bpf_program *prog, __u32 log_level);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
 struct bpf_map *bpf_object__next_map(const struct bpf_object *obj, const struct bpf_map *map);

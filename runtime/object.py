@@ -1,9 +1,17 @@
-"""A BPF object in libbpf's hands, from its bytes to loaded maps and programs."""
+"""A BPF object in libbpf's hands, from its bytes to loaded maps and programs.
+
+The verifier takes most of the time of a load. It judges several programs at a time on as many CPUs if they are in objects of
+their own: so each program that judges packets is, and shares the maps of the first object.
+"""
 
 from __future__ import annotations
 
 import errno
+import mmap
+import os
 import re
+from collections.abc import Collection, Iterable, Iterator
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -25,71 +33,78 @@ class Object:
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
-        self._data = artifact.object  # libbpf keeps pointers into it
-        self._name = ffi.new("char[]", b"policyc")
-        with_name = opts("bpf_object_open_opts", object_name=self._name)
-        made = lib().bpf_object__open_mem(ffi.from_buffer(self._data), len(self._data), with_name)
-        self._object: Any = check_pointer(made, f"open the object in {artifact.name}")
-        self._maps = dict(self._walk("map"))
-        self._programs = dict(self._walk("program"))
-        self._logs: dict[str, bytearray] = {}
-
-    def _walk(self, kind: str) -> Any:
-        following, name = getattr(lib(), f"bpf_object__next_{kind}"), getattr(lib(), f"bpf_{kind}__name")
-        item = following(self._object, ffi.NULL)
-        while item != ffi.NULL:
-            yield ffi.string(name(item)).decode(errors="replace"), item
-            item = following(self._object, item)
+        self._first = _Opened(artifact)
+        self._siblings: list[_Opened] = []
 
     @property
     def maps(self) -> list[str]:
-        return list(self._maps)
+        return list(self._first.maps)
 
     @property
     def programs(self) -> list[str]:
-        return list(self._programs)
+        return list(self._first.programs)
 
     def max_entries(self, name: str) -> int:
-        return int(lib().bpf_map__max_entries(self._maps[name]))
+        return int(lib().bpf_map__max_entries(self._first.maps[name]))
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """Type, key size and value size of a map."""
-        item = self._maps[name]
+        item = self._first.maps[name]
         return lib().bpf_map__type(item), lib().bpf_map__key_size(item), lib().bpf_map__value_size(item)
 
     def resize(self, name: str, entries: int) -> None:
-        check(lib().bpf_map__set_max_entries(self._maps[name], entries), f"size map {name}")
+        check(lib().bpf_map__set_max_entries(self._first.maps[name], entries), f"size map {name}")
 
     def reuse(self, name: str, fd: int) -> None:
         """Has the programs use the open map `fd` for `name`."""
-        check(lib().bpf_map__reuse_fd(self._maps[name], fd), f"reuse map {name}")
+        self._first.reuse(name, fd)
 
-    def load(self) -> None:
-        """Creates the maps and has the kernel verify the programs. Raises `OperationError`, for a refused program
-        with the verifier's reason and the policy line."""
-        for name, program in self._programs.items():
-            buffer = self._logs[name] = bytearray(LOG_SIZE)
-            lib().bpf_program__set_log_buf(program, ffi.from_buffer(buffer), LOG_SIZE)
-        result = lib().bpf_object__load(self._object)
-        logs, self._logs = self._logs, {}
-        if result >= 0:
+    def load(self, without: Collection[str] = ()) -> None:
+        """Creates the maps and has the kernel verify the programs, but for those named in `without`. Raises
+        `OperationError`, for a refused program with the verifier's reason and the policy line."""
+        large = [h.program for h in self._artifact.manifest.hooks if h.program in self._first.programs]
+        large = [name for name in large if name not in without]
+        workers = min(len(large), len(os.sched_getaffinity(0)))
+        apart = large if workers > 1 else []
+        self._first.load(name for name in self._first.programs if name not in without and name not in apart)
+        if not apart:
             return
-        for name, buffer in logs.items():
-            log = buffer[: buffer.find(0)].decode(errors="replace")
-            if log and not log.startswith("processed") and _reason(log):
-                raise refused(self._artifact, name, log, -result)
-        raise error(-result, f"load the object in {self._artifact.name}")
+        descriptors = {name: self.map_fd(name) for name in self._first.maps}
+        waiting, failures = apart[::-1], list[BaseException]()
+
+        def work() -> None:
+            try:
+                while not failures and waiting:
+                    sibling = _Opened(self._artifact)
+                    self._siblings.append(sibling)
+                    for name, fd in descriptors.items():
+                        sibling.reuse(name, fd)
+                    sibling.load([waiting.pop()])
+            except IndexError:  # another thread took the last one
+                return
+            except BaseException as failure:
+                failures.append(failure)
+
+        threads = [Thread(target=work) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
 
     def map_fd(self, name: str) -> int:
-        return check(lib().bpf_map__fd(self._maps[name]), f"use map {name}")
+        return check(lib().bpf_map__fd(self._first.maps[name]), f"use map {name}")
 
     def program_fd(self, name: str) -> int:
-        return check(lib().bpf_program__fd(self._programs[name]), f"use program {name}")
+        """Of a program that was loaded."""
+        holder = next((s for s in self._siblings if name in s.loaded), self._first)
+        return check(lib().bpf_program__fd(holder.programs[name]), f"use program {name}")
 
     def close(self) -> None:
-        if self._object is not None:
-            lib().bpf_object__close(self._object)
-            self._object = None
+        for opened in (*self._siblings, self._first):
+            opened.close()
+        self._siblings.clear()
 
     def __enter__(self) -> Object:
         return self
@@ -98,6 +113,54 @@ class Object:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Opened:
+    """One `struct bpf_object` of the artifact's object, of which some programs are loaded (`loaded`)."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._data = artifact.object  # libbpf keeps pointers into it
+        self._name = ffi.new("char[]", b"policyc")
+        with_name = opts("bpf_object_open_opts", object_name=self._name)
+        made = lib().bpf_object__open_mem(ffi.from_buffer(self._data), len(self._data), with_name)
+        self._object: Any = check_pointer(made, f"open the object in {artifact.name}")
+        self.maps: dict[str, Any] = dict(self._walk("map"))
+        self.programs: dict[str, Any] = dict(self._walk("program"))
+        self.loaded: tuple[str, ...] = ()
+
+    def _walk(self, kind: str) -> Iterator[tuple[str, Any]]:
+        following, name = getattr(lib(), f"bpf_object__next_{kind}"), getattr(lib(), f"bpf_{kind}__name")
+        item = following(self._object, ffi.NULL)
+        while item != ffi.NULL:
+            yield ffi.string(name(item)).decode(errors="replace"), item
+            item = following(self._object, item)
+
+    def reuse(self, name: str, fd: int) -> None:
+        check(lib().bpf_map__reuse_fd(self.maps[name], fd), f"reuse map {name}")
+
+    def load(self, names: Iterable[str]) -> None:
+        """Creates the maps that are not reused, and loads these programs."""
+        self.loaded = tuple(names)
+        logs: dict[str, mmap.mmap] = {}
+        for name, program in self.programs.items():
+            check(lib().bpf_program__set_autoload(program, name in self.loaded), f"choose program {name}")
+            if name in self.loaded:
+                buffer = logs[name] = mmap.mmap(-1, LOG_SIZE)
+                lib().bpf_program__set_log_buf(program, ffi.from_buffer(buffer), LOG_SIZE)
+        result = lib().bpf_object__load(self._object)
+        if result >= 0:
+            return
+        for name, buffer in logs.items():
+            log = buffer[: buffer.find(b"\0")].decode(errors="replace")
+            if log and not log.startswith("processed") and _reason(log):
+                raise refused(self._artifact, name, log, -result)
+        raise error(-result, f"load the object in {self._artifact.name}")
+
+    def close(self) -> None:
+        if self._object is not None:
+            lib().bpf_object__close(self._object)
+            self._object = None
 
 
 def refused(artifact: Artifact, program: str, log: str, number: int) -> OperationError:
