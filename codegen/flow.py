@@ -54,7 +54,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("connection", 1),  # a new connection was allowed
     ("judged", 1),  # by itself, not as part of a known connection: what audit would change is told
     ("audit_rank", 4),
-    ("suppressed", 4),  # packets of the flow that had no event since its last one
+    ("generation", 4),  # under which the packet is judged
 ]
 
 
@@ -68,6 +68,7 @@ class Flag:
     EXEMPT = 16  # neighbour discovery or MLD
     NO_ADDRESSES = 32  # malformed before its addresses
     LATER_UNKNOWN = 64  # a later IPv6 fragment whose protocol only its first tells
+    UNKNOWN = 128  # the connection table was asked already and has no entry of its tuple
 
 
 OFFSET: dict[str, int] = {}

@@ -196,6 +196,10 @@ class Function:
             value = type_(value)
         return Var(self, value)
 
+    def pointer(self, value: Value) -> Value:
+        """The packet pointer that a 32-bit field of the context stands for."""
+        return self.b.inttoptr(self.to(value, I64), PTR)
+
     def at_offset(self, pointer: Value, offset: Value) -> Value:
         """`pointer` + `offset` bytes; the offset an int or an integer value."""
         if isinstance(offset, int):

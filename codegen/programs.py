@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from llvmlite import ir
@@ -16,13 +15,22 @@ from policyc.artifact.layout import (
     PROGRAM_PREFIX,
     CgroupKind,
     EndpointFlag,
+    Events,
     Hook,
     PointKind,
     Reason,
     State,
 )
-from policyc.codegen import parse
+from policyc.codegen import direct, known, parse
 from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.direct import (
+    SKB_IFINDEX,
+    SKB_LEN,
+    SKB_PROTOCOL,
+    SKB_VLAN_PRESENT,
+    XDP_INGRESS_IFINDEX,
+    Context,
+)
 from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
@@ -31,6 +39,8 @@ from policyc.codegen.records import (
     CGROUP_ENDPOINT,
     CGROUP_KIND,
     CONFIG_CGROUP_LEVELS,
+    CONFIG_EVENTS,
+    CONFIG_GENERATION,
     CONFIG_STATE,
     ENDPOINT_FLAGS,
     ENDPOINT_SLOT,
@@ -43,17 +53,6 @@ from policyc.model import Direction, Span
 INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
 LOOPBACK_IFINDEX = 1
 DEEPEST_CGROUP = 31
-# Offsets in the contexts (linux/bpf.h: struct __sk_buff, struct xdp_md).
-SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX = 0, 16, 20, 40
-XDP_INGRESS_IFINDEX = 12
-
-
-class Context(Enum):
-    """Kinds of context that a packet is parsed from."""
-
-    TC = "tc"
-    CGROUP = "cgroup"
-    XDP = "xdp"
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,7 @@ class _ProgramBuilder:
         self, module: ir.Module, debug: DebugInfo, maps: Maps, parts: Parts, traits: HookTraits, span: Span
     ) -> None:
         self.maps, self.traits = maps, traits
+        self.is_parsed = False  # what is emitted from here on knows the packet
         self.parser, self.judge, self.report = parts.parsers[traits.context], parts.judge, parts.report
         self.f = _program(module, debug, PROGRAM_PREFIX + traits.hook.name.lower(), traits.hook, span)
 
@@ -179,10 +179,21 @@ class _ProgramBuilder:
 
     def deny(self, reason: Reason, always: bool = False) -> None:
         """Denies without asking the policy; under whole-load audit only `always` holds."""
+        if not self.is_parsed:
+            self._whole_length()
         self.flow.settle(0, int(reason))
         if not always:
-            audit_load(self.f, self.flow, self.config)
+            audit_load(self.f, self.flow, self.maps)
         self.f.leave(self.finish)
+
+    def _whole_length(self) -> None:
+        """Takes the buffer's length for the packet's, frames of several buffers included."""
+        f = self.f
+        if self.traits.context is Context.XDP:
+            length = f.to(f.helper(Helper.XDP_GET_BUFF_LEN, self.context), I32)
+        else:
+            length = f.load(self.context, I32, SKB_LEN)
+        self.flow.set("length", length)
 
     # --- where ------------------------------------------------------------------------------------------------
 
@@ -194,38 +205,31 @@ class _ProgramBuilder:
         state = f.load(self.config, I32, CONFIG_STATE)
         with f.if_(f.eq(state, int(State.DORMANT))):
             f.ret(traits.passed)
-        if traits.context is Context.XDP:
-            length = f.to(f.helper(Helper.XDP_GET_BUFF_LEN, self.context), I32)  # frames of several buffers included
-            self.device = f.load(self.context, I32, XDP_INGRESS_IFINDEX)
-        else:
-            length = f.load(self.context, I32, SKB_LEN)
-            self.device = f.load(self.context, I32, SKB_IFINDEX)
-        self.flow.set("length", length)
-        self.flow.set("ifindex", self.device)
+        device = XDP_INGRESS_IFINDEX if traits.context is Context.XDP else SKB_IFINDEX
+        self.flow.set("ifindex", f.load(self.context, I32, device))
+        self.flow.set("generation", f.load(self.config, I32, CONFIG_GENERATION))
         with f.if_(f.ne(state, int(State.ACTIVE))):
             self.deny(Reason.NOT_READY, always=True)
 
     def _attach_point(self) -> None:
-        """Sets `endpoint`, the bound endpoint (0 at an uplink), its `flags`, and the flow's direction."""
+        """Sets `is_uplink`, the flow's direction and, where an endpoint is bound, its subject."""
         f = self.f
-        self.endpoint = f.var(0, I32)
-        self.flags = f.var(0, I32)
         if self.traits.context is Context.CGROUP:
             self._nearest_cgroup()
             return
-        point = f.lookup_index(self.maps["points"], self.device)
+        self.is_uplink = f.var(1, I8)
+        point = f.lookup_index(self.maps["points"], self.flow.get("ifindex"))
         with f.if_(f.is_null(point)):
             self.deny(Reason.NOT_READY, always=True)
         with f.if_(f.eq(f.load(point, I32, POINT_KIND), int(PointKind.WORKLOAD))):
             # The host's end of a link: what arrives there is what the workload sends.
             self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
-            self.endpoint.set(f.load(point, I32, POINT_ENDPOINT))
-            self._registered()
+            self.is_uplink.set(0)
+            self._take_subject(f.load(point, I32, POINT_ENDPOINT))
 
     def _nearest_cgroup(self) -> None:
         f = self.f
         levels = f.load(self.config, I32, CONFIG_CGROUP_LEVELS)
-        kind = f.var(0, I32)
         with f.loop(DEEPEST_CGROUP, DEEPEST_CGROUP) as (i, done):
             level = f.sub(DEEPEST_CGROUP, i)
             with f.if_(f.bits(f.shr(levels, level), 1)):
@@ -233,20 +237,21 @@ class _ProgramBuilder:
                 f.store(key, f.helper(Helper.SKB_ANCESTOR_CGROUP_ID, self.context, level))
                 bound = f.lookup(self.maps["cgroups"], key)
                 with f.if_(f.not_null(bound)):
-                    kind.set(f.load(bound, I32, CGROUP_KIND))
-                    self.endpoint.set(f.load(bound, I32, CGROUP_ENDPOINT))
+                    with f.if_(f.eq(f.load(bound, I32, CGROUP_KIND), int(CgroupKind.STREAMS_ONLY))):
+                        self._whole_length()
+                        f.leave(self.pass_unjudged)
+                    self.flow.set("subject", f.load(bound, I32, CGROUP_ENDPOINT))
                     f.leave(done)
-        with f.if_(f.eq(kind.get(), int(CgroupKind.STREAMS_ONLY))):
+        # Loopback inside a workload's own network namespace is not judged.
+        flags = f.load(self._take_subject(self.flow.get("subject")), I32, ENDPOINT_FLAGS)
+        own_netns = f.bits(flags, EndpointFlag.OWN_NETNS)
+        with f.if_(f.both(own_netns, f.eq(self.flow.get("ifindex"), LOOPBACK_IFINDEX))):
+            self._whole_length()
             f.leave(self.pass_unjudged)
-        self._registered()
-
-    def _registered(self) -> None:
-        """Takes the bound endpoint for the subject: everything is denied at a workload point that has none now."""
-        word = self._take_subject(self.endpoint.get())
-        self.flags.set(self.f.load(word, I32, ENDPOINT_FLAGS))
 
     def _take_subject(self, index: Value) -> Value:
-        """Takes the endpoint for the subject; denies where it is nobody or has no identity. Its word in `endpoints`."""
+        """Takes the endpoint for the subject; denies where it is nobody or has no identity (everything is denied at a workload
+        point that has none now). Its word in `endpoints`."""
         f = self.f
         word = f.lookup_index(self.maps["endpoints"], index)
         with f.if_(f.is_null(word)):
@@ -261,30 +266,63 @@ class _ProgramBuilder:
     # --- what -------------------------------------------------------------------------------------------------
 
     def _packet(self) -> None:
+        """Fills the record. Packets of known connections end here."""
         f, flow = self.f, self.flow
-        is_ip = f.call(self.parser, self.context, flow.pointer)
-        with f.if_(f.either(f.eq(is_ip, 0), flow.has_flag(Flag.EXEMPT))):
-            f.leave(self.pass_unjudged)
+        asked = f.b.append_basic_block("asked")
+        away: Value | bool = f.ne(flow.get("direction"), INGRESS)
+        if self.traits.context is Context.CGROUP:
+            away = self.traits.direction == EGRESS
+        is_common = direct.read(f, self.traits.context, self.context, flow, away)
+        with f.if_else(is_common) as (common, other):
+            with common:
+                with f.if_(f.eq(f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))):
+                    f.leave(asked)
+                if self.traits.context is not Context.CGROUP:
+                    with f.if_(f.ne(self.is_uplink.get(), 0)):
+                        self._find_owner(asked)
+                known.let_through(f, self.maps, flow, asked)
+                f.ret(self.traits.passed)
+            with other:
+                self._whole_length()
+                is_ip = f.call(self.parser, self.context, flow.pointer)
+                with f.if_(f.either(f.eq(is_ip, 0), flow.has_flag(Flag.EXEMPT))):
+                    f.leave(self.pass_unjudged)
+        f.leave(asked)
+        f.b.position_at_end(asked)
+        self.is_parsed = True
+
+    def _find_owner(self, nobody: ir.Block) -> None:
+        """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""
+        f, flow = self.f, self.flow
+        owner = self._owner("local")
+        word = f.lookup_index(self.maps["endpoints"], owner)
+        with f.if_(f.is_null(word)):
+            f.leave(nobody)
+        slot = f.load(word, I32, ENDPOINT_SLOT)
+        bound = f.bits(f.load(word, I32, ENDPOINT_FLAGS), EndpointFlag.BOUND)
+        with f.if_(f.either(f.eq(slot, 0), bound)):
+            f.leave(nobody)
+        flow.set("subject", owner)
+        flow.set("subject_slot", slot)
 
     # --- who --------------------------------------------------------------------------------------------------
 
     def _subject(self) -> None:
         f, flow = self.f, self.flow
-        bound = self.endpoint.get()
         has_addresses = f.not_(flow.has_flag(Flag.NO_ADDRESSES))
         flow.copy_address("match", "remote")
         with f.if_(has_addresses):
             set_peer(f, self.maps, flow)
+        sends = f.both(has_addresses, f.eq(flow.get("direction"), EGRESS))
         if self.traits.context is Context.CGROUP:
-            own_netns = f.bits(self.flags.get(), EndpointFlag.OWN_NETNS)
-            with f.if_(f.both(own_netns, f.eq(self.device, LOOPBACK_IFINDEX))):
-                f.leave(self.pass_unjudged)
-        else:
-            with f.if_(f.eq(bound, 0)):
+            with f.if_(sends):
+                self._own_source()
+            return
+        with f.if_else(f.ne(self.is_uplink.get(), 0)) as (uplink, workload):
+            with uplink:
                 self._uplink_subject(has_addresses)
-        sends = f.eq(flow.get("direction"), EGRESS)
-        with f.if_(f.both(f.ne(bound, 0), has_addresses, sends)):
-            self._own_source(self.flags.get())
+            with workload, f.if_(sends):
+                self._own_source()
 
     def _owner(self, address: str) -> Value:
         return peer_of(self.f, self.maps, self.flow.get("family"), self.flow.address(address))
@@ -304,19 +342,24 @@ class _ProgramBuilder:
         with f.if_(f.not_(has_addresses)):
             self.deny(Reason.MALFORMED)
         with f.if_(f.both(f.eq(flow.get("direction"), INGRESS), self._is_bound(flow.get("peer")))):
+            flow.set("subject", 0)
             self.deny(Reason.SPOOFED_SOURCE)
-        owner = self._owner("local")
-        with f.if_(f.either(f.eq(owner, 0), self._is_bound(owner))):
-            flow.settle(1, int(Reason.NO_SUBJECT))
-            f.leave(self.finish)
-        self._take_subject(owner)
+        with f.if_(f.eq(flow.get("subject"), 0)):  # else found already
+            owner = self._owner("local")
+            with f.if_(f.either(f.eq(owner, 0), self._is_bound(owner))):
+                flow.settle(1, int(Reason.NO_SUBJECT))
+                f.leave(self.finish)
+            self._take_subject(owner)
 
-    def _own_source(self, flags: Value) -> None:
+    def _own_source(self) -> None:
         """Denies what a workload sends from a source that is not its own, address configuration excepted."""
         f, flow = self.f, self.flow
         owner = self._owner("local")
-        expected = f.select(f.bits(flags, EndpointFlag.ADDRESSES), flow.get("subject"), I32(HOST_ENDPOINT))
-        with f.if_(f.ne(owner, expected)):
+        expected = f.var(HOST_ENDPOINT, I32)
+        word = f.lookup_index(self.maps["endpoints"], flow.get("subject"))
+        with f.if_(f.not_null(word)), f.if_(f.bits(f.load(word, I32, ENDPOINT_FLAGS), EndpointFlag.ADDRESSES)):
+            expected.set(flow.get("subject"))
+        with f.if_(f.ne(owner, expected.get())):
             local = flow.address("local")
             port = f.swap(flow.get("remote_port"))
             is_udp = f.eq(flow.get("protocol"), parse.UDP)

@@ -17,7 +17,7 @@ from policyc.artifact.layout import (
 )
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flow, debug_type
-from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
 from policyc.codegen.records import (
@@ -50,18 +50,22 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     config = f.lookup_index(maps["config"], 0)
     with f.if_(f.is_null(config)):
         f.ret(0)
-    _count_rule(f, maps, flow)
-    _count_reason(f, maps, flow)
+    rank, length = flow.get("rank"), f.to(flow.get("length"), I64)
+    with f.if_(f.ne(rank, NO_RULE)):
+        count_rule(f, maps, rank, length, flow.get("connection"))
+    count_reason(f, maps, flow.get("direction"), flow.get("verdict"), flow.get("reason"), length)
     wanted = f.load(config, I32, CONFIG_EVENTS)
-    with f.if_(_is_due(f, maps, flow, wanted)):
-        _emit(f, maps, flow)
+    suppressed = f.var(0, I32)
+    with f.if_(_is_due(f, maps, flow, wanted, suppressed)):
+        _emit(f, maps, flow, suppressed)
     f.ret(f.to(flow.get("verdict"), I32))
     return f.close()
 
 
-def audit_load(f: Function, flow: Flow, config: Value) -> None:
+def audit_load(f: Function, flow: Flow, maps: Maps) -> None:
     """Where the whole load only reports, the enforced outcome becomes the prospective one and everything passes."""
-    with f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.AUDIT))):
+    config = f.lookup_index(maps["config"], 0)
+    with f.if_(f.not_null(config)), f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.AUDIT))):
         for name in ("verdict", "reason", "rank"):
             flow.set(f"audit_{name}", flow.get(name))
         flow.set("verdict", 1)
@@ -69,27 +73,28 @@ def audit_load(f: Function, flow: Flow, config: Value) -> None:
         flow.set("rank", NO_RULE)
 
 
-def _count_rule(f: Function, maps: Maps, flow: Flow) -> None:
-    rank = flow.get("rank")
-    with f.if_(f.ne(rank, NO_RULE)):
-        counter = f.lookup_index(maps["counters"], rank)
-        with f.if_(f.not_null(counter)):
-            f.add_to(counter, I64(1), COUNTER_PACKETS)
-            f.add_to(counter, f.to(flow.get("length"), I64), COUNTER_BYTES)
-            f.add_to(counter, f.to(flow.get("connection"), I64), COUNTER_CONNECTIONS)
+def count_rule(f: Function, maps: Maps, rank: Value, length: Value, connection: Value | None = None) -> None:
+    """A packet of `length` bytes (i64) that the rule decided; `connection` (i8): 1 if it opened one."""
+    counter = f.lookup_index(maps["counters"], rank)
+    with f.if_(f.not_null(counter)):
+        f.add_to(counter, I64(1), COUNTER_PACKETS)
+        f.add_to(counter, length, COUNTER_BYTES)
+        if connection is not None:
+            f.add_to(counter, f.to(connection, I64), COUNTER_CONNECTIONS)
 
 
-def _count_reason(f: Function, maps: Maps, flow: Flow) -> None:
-    direction, verdict, reason = (f.to(flow.get(n), I32) for n in ("direction", "verdict", "reason"))
-    index = f.or_(f.or_(f.shl(direction, 6), f.shl(verdict, 5)), reason)
+def count_reason(f: Function, maps: Maps, direction: Value, verdict: Value, reason: Value, length: Value) -> None:
+    """All i8 but `length`, which is bytes (i64)."""
+    place, allowed, why = (f.to(v, I32) for v in (direction, verdict, reason))
+    index = f.or_(f.or_(f.shl(place, 6), f.shl(allowed, 5)), why)
     counter = f.lookup_index(maps["reasons"], f.and_(index, REASON_ENTRIES - 1))
     with f.if_(f.not_null(counter)):
         f.add_to(counter, I64(1), REASON_PACKETS)
-        f.add_to(counter, f.to(flow.get("length"), I64), REASON_BYTES)
+        f.add_to(counter, length, REASON_BYTES)
 
 
-def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
-    """Whether the packet gets an event. Denials and differences of audit come at most once a second for a flow."""
+def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value, suppressed: Var) -> Value:
+    """Whether the packet gets an event, which stands for so many `suppressed` ones, too. Denials and differences of audit come at most once a second for a flow."""
     due = f.var(0, I8)
     denied = f.eq(flow.get("verdict"), 0)
     differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
@@ -107,11 +112,11 @@ def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value) -> Value:
             stateless = f.both(judged, f.not_(denied), f.not_(opened), f.either(everything, logged))
             limited = f.either(denial, stateless, f.both(judged, differs))
             with f.if_(f.both(f.eq(due.get(), 0), limited)):
-                due.set(_rate_limit(f, maps, flow))
+                due.set(_rate_limit(f, maps, flow, suppressed))
     return f.ne(due.get(), 0)
 
 
-def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
+def _rate_limit(f: Function, maps: Maps, flow: Flow, suppressed: Var) -> Value:
     """1 (i8) if the flow had no event in the last second; else counts the packet for its next event."""
     due = f.var(1, I8)
     key = f.slot(ir.ArrayType(I8, DENIAL_KEY.size))
@@ -129,7 +134,7 @@ def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
                 f.add_to(known, I32(1), DENIAL_COUNT)
                 due.set(0)
             with late:
-                flow.set("suppressed", f.load(known, I32, DENIAL_COUNT))
+                suppressed.set(f.load(known, I32, DENIAL_COUNT))
                 f.store(known, now, offset=DENIAL_TIME)
                 f.store(known, 0, I32, DENIAL_COUNT)
         with new:
@@ -140,7 +145,7 @@ def _rate_limit(f: Function, maps: Maps, flow: Flow) -> Value:
     return due.get()
 
 
-def _emit(f: Function, maps: Maps, flow: Flow) -> None:
+def _emit(f: Function, maps: Maps, flow: Flow, suppressed: Var) -> None:
     event = f.helper(Helper.RINGBUF_RESERVE, maps["events"], EVENT.size, 0, result=PTR)
     with f.if_else(f.is_null(event)) as (full, room):
         with full:
@@ -174,7 +179,7 @@ def _emit(f: Function, maps: Maps, flow: Flow) -> None:
             put("audit_reason", f.select(differs, flow.get("audit_reason"), I8(NOT_DIFFERENT)))
             put("audit_rank", f.select(differs, flow.get("audit_rank"), I32(NO_RULE)))
             _put_ends(f, flow, event)
-            put("count", f.add(flow.get("suppressed"), 1))
+            put("count", f.add(suppressed.get(), 1))
             f.helper(Helper.RINGBUF_SUBMIT, event, 0)
 
 

@@ -25,7 +25,7 @@ from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, REPLY, REQUEST, SCTP, TCP, UDP, is_one_of
 from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
-    CONFIG_GENERATION,
+    CT_CHECKED,
     CT_DIRECTION,
     CT_FLAGS,
     CT_GENERATION,
@@ -58,6 +58,17 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Func
     return _Builder(module, debug, maps, match_policy, span).build()
 
 
+def time_units(f: Function) -> Value:
+    """The time (i32) in the units of idle times (layout.IDLE_TCP)."""
+    return f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
+
+
+def checked_at(f: Function, direction: Value) -> Value:
+    """Where in a connection's entry the generation stands under which a packet of this direction was let through."""
+    assert CT_CHECKED[1] == CT_CHECKED[0] + 4
+    return f.add(f.shl(f.and_(f.to(direction, I64), 1), 2), CT_CHECKED[0])
+
+
 class _Builder:
     def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, span: Span) -> None:
         self.maps, self.match_policy = maps, match_policy
@@ -68,11 +79,6 @@ class _Builder:
         with f.if_(f.is_null(f.args[0])):
             f.ret(0)
         self.flow = flow = Flow(f, f.args[0])
-        self.config = f.lookup_index(self.maps["config"], 0)
-        with f.if_(f.is_null(self.config)):
-            f.ret(0)
-        self.generation = f.load(self.config, I32, CONFIG_GENERATION)
-        self.now = f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
         # One key at a time is alive.
         self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
         self.value = f.slot(ir.ArrayType(I8, max(CT.size, FRAG.size)), "value")
@@ -84,7 +90,7 @@ class _Builder:
             self._later_fragment()
         with f.if_(flow.has_flag(Flag.QUOTES)):
             self._related()
-        with f.if_(self._is_stateful()):
+        with f.if_(f.both(self._is_stateful(), f.not_(flow.has_flag(Flag.UNKNOWN)))):
             self._established()
         f.leave(self.fresh)
         f.b.position_at_end(self.fresh)
@@ -107,7 +113,7 @@ class _Builder:
                 with f.if_(f.not_(f.bits(selected, int(flag)))):
                     flow.set(prefix + "verdict", 1)
                     flow.set(prefix + "reason", int(Reason.NO_POLICY))
-        audit_load(f, flow, self.config)
+        audit_load(f, flow, self.maps)
         f.leave(self.done)
 
     # --- connections ------------------------------------------------------------------------------------------
@@ -173,12 +179,12 @@ class _Builder:
 
     def _is_recent(self, seen: Value, units: Value) -> Value:
         """Whether no more than `units` have passed; signed, as another CPU may have set `seen` after this one took the time."""
-        return self.f.b.icmp_signed("<=", self.f.sub(self.now, seen), units)
+        return self.f.b.icmp_signed("<=", self.f.sub(time_units(self.f), seen), units)
 
     def _judge_again(self, entry: Value, prefix: str) -> None:
         """Judges an entry of an older generation, or one that is denied, in the direction of its first packet and marks it."""
         f, flow = self.f, self.flow
-        older = f.ne(f.load(entry, I32, CT_GENERATION), self.generation)
+        older = f.ne(f.load(entry, I32, CT_GENERATION), self.flow.get("generation"))
         with f.if_(f.either(older, f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED))):
             flow.copy_address("match", "remote")
             if prefix:
@@ -193,12 +199,12 @@ class _Builder:
                 port.set(f.select(f.eq(direction, int(Direction.INGRESS)), local, remote))
             key = f.or_(f.shl(f.to(protocol, I32), 16), f.to(port.get(), I32))
             f.call(self.match_policy, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
-            audit_load(f, flow, self.config)
+            audit_load(f, flow, self.maps)
             flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
             refused = f.select(f.eq(flow.get("verdict"), 0), I8(CtFlag.DENIED), I8(0))
             f.store(entry, f.or_(flags, refused), offset=CT_FLAGS)
             f.store(entry, f.add(flow.get("rank"), 1), offset=CT_RULE)
-            f.store(entry, self.generation, offset=CT_GENERATION)
+            f.store(entry, self.flow.get("generation"), offset=CT_GENERATION)
 
     def _take(self, entry: Value, reason: Reason) -> None:
         """The outcome of a packet that belongs to a known connection; a denied one has that of being judged again."""
@@ -251,16 +257,20 @@ class _Builder:
         return f.both(f.eq(flow.get("local_port"), flow.get("remote_port")), *addresses)
 
     def _note(self, entry: Value, same: Value) -> None:
-        """Time and TCP flags of a packet that passed."""
+        """Time and TCP flags of a packet that passed, and that the next one like it need not be asked more than its entry."""
         f = self.f
+        checked = checked_at(f, self.flow.get("direction"))
+        with f.if_(f.ne(f.load(entry, I32, checked), self.flow.get("generation"))):
+            f.store(entry, self.flow.get("generation"), offset=checked)
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
             # Atomic, in the word around the flags: another CPU may be marking the entry DENIED.
             word = CT_FLAGS & ~3
             f.set_bits(entry, f.shl(f.to(seen, I32), 8 * (CT_FLAGS - word)), word)
-        with f.if_(f.ne(f.load(entry, I32, CT_SEEN), self.now)):
-            f.store(entry, self.now, offset=CT_SEEN)
+        now = time_units(f)
+        with f.if_(f.ne(f.load(entry, I32, CT_SEEN), now)):
+            f.store(entry, now, offset=CT_SEEN)
 
     def _tcp_marks(self, same: Value) -> Value:
         """What the packet's FIN and RST set in the entry's flags; `same`: it goes the way of the first packet."""
@@ -276,7 +286,7 @@ class _Builder:
         f, flow = self.f, self.flow
         flow.copy_address("match", "remote")
         f.call(self.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
-        audit_load(f, flow, self.config)
+        audit_load(f, flow, self.maps)
         flow.set("judged", 1)
         makes_entry = f.both(
             f.ne(flow.get("verdict"), 0),
@@ -291,12 +301,15 @@ class _Builder:
         """Enters the packet's connection, in the place of one with that tuple; denies the packet if that fails."""
         f, flow = self.f, self.flow
         value = self.value
-        f.store(value, self.generation, offset=CT_GENERATION)
+        f.store(value, self.flow.get("generation"), offset=CT_GENERATION)
         f.store(value, f.add(flow.get("rank"), 1), offset=CT_RULE)
-        f.store(value, self.now, offset=CT_SEEN)
+        f.store(value, time_units(f), offset=CT_SEEN)
         f.store(value, flow.get("direction"), offset=CT_DIRECTION)
         f.store(value, self._tcp_marks(I1(1)), offset=CT_FLAGS)
         f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
+        for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
+            travels = f.eq(flow.get("direction"), int(direction))
+            f.store(value, f.select(travels, self.flow.get("generation"), I32(0)), offset=offset)
         failed = f.var(0, I64)
         self._write_key("")
         with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
@@ -305,7 +318,7 @@ class _Builder:
                     failed.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, value, 0))
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
-            audit_load(f, flow, self.config)
+            audit_load(f, flow, self.maps)
             flow.set("connection", 0)
 
     # --- fragments --------------------------------------------------------------------------------------------
@@ -330,7 +343,7 @@ class _Builder:
         f, flow = self.f, self.flow
         entry = f.lookup(self.maps["frags"], self._fragment_key())
         with f.if_(f.not_null(entry)):
-            current = f.eq(f.load(entry, I32, FRAG_GENERATION), self.generation)
+            current = f.eq(f.load(entry, I32, FRAG_GENERATION), self.flow.get("generation"))
             recent = self._is_recent(f.load(entry, I32, FRAG_SEEN), I32(IDLE_FRAGMENT))
             with f.if_(f.both(current, recent)):
                 rank = f.sub(f.load(entry, I32, FRAG_RULE), 1)
@@ -347,9 +360,9 @@ class _Builder:
         """Enters a first fragment's outcome. If that fails, later ones are judged as if it had not been seen."""
         f, flow = self.f, self.flow
         value = self.value
-        f.store(value, self.generation, offset=FRAG_GENERATION)
+        f.store(value, self.flow.get("generation"), offset=FRAG_GENERATION)
         f.store(value, f.add(flow.get("rank"), 1), offset=FRAG_RULE)
-        f.store(value, self.now, offset=FRAG_SEEN)
+        f.store(value, time_units(f), offset=FRAG_SEEN)
         f.store(value, flow.get("verdict"), offset=FRAG_VERDICT)
         f.store(value, flow.get("reason"), offset=FRAG_REASON)
         f.store(value, 0, I16, FRAG_UNUSED)

@@ -58,5 +58,5 @@ def _entry(
     layout = CT4_KEY if local[0] == "4" else CT6_KEY
     ends = addresses.key(local), addresses.key(remote), local_port, remote_port
     direction = Direction.INGRESS if arriving else Direction.EGRESS
-    value = CT.pack(BEFORE_ANY_GENERATION, 0, now, direction, CtFlag.REPLY, 0)
+    value = CT.pack(BEFORE_ANY_GENERATION, 0, now, direction, CtFlag.REPLY, 0, *(2 * [BEFORE_ANY_GENERATION]))
     return f"ct{local[0]}", layout.pack(*ends, subject << 8 | socket.IPPROTO_TCP), value

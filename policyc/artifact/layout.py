@@ -117,8 +117,9 @@ ENDPOINT = struct.Struct("<II")
 # local address, remote address, local port, remote port (network), subject<<8 | protocol
 CT4_KEY = struct.Struct("<4s4s2s2sI")
 CT6_KEY = struct.Struct("<16s16s2s2sI")
-# generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code
-CT = struct.Struct("<IIIBBH")
+# generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code; then by Direction the
+# generation under which a packet that travels so was last let through as one of this connection, addresses checked and all
+CT = struct.Struct("<IIIBBHII")
 # source, destination (IPv4: 4 bytes, then zeros), id (network), protocol (0 for IPv6), subject, Direction
 FRAG_KEY = struct.Struct("<16s16sIIII")
 FRAG = struct.Struct("<IIIBBH")  # generation, rule rank + 1, last seen, verdict, Reason, 0

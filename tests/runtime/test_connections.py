@@ -28,8 +28,9 @@ def made(one: Connection) -> list[tuple[str, int, int, bytes]]:
     for table, key, value in entries([one], OWNERS, {GROUP: 6}):
         layout = CT4_KEY if table == "ct4" else CT6_KEY
         _, _, local_port, _, subject = layout.unpack(key)
-        generation, _, _, direction, flags, _ = CT.unpack(value)
+        generation, _, _, direction, flags, _, *checked = CT.unpack(value)
         assert (generation, flags, subject & 0xFF) == (0, CtFlag.REPLY, socket.IPPROTO_TCP)
+        assert checked == [0, 0]
         found.append((table, subject >> 8, direction, local_port))
     return sorted(found)
 

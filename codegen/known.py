@@ -1,0 +1,66 @@
+"""Packets of known connections, before anything else is asked: one lookup decides, counters are all it leaves.
+
+What it takes is what `judge` would let through as established, and would do nothing more for than count: the entry says
+that a packet of this tuple that travelled so was let through whole, addresses checked, under the present generation. Whatever
+is not so plain (first packets, SYN, FIN, RST, an entry that was quiet for a while, is denied or of an older generation)
+takes the long way.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from policyc.artifact.layout import IDLE_CLOSING, CtFlag, Reason
+from policyc.codegen.flow import OFFSET, SCRATCH, Flag, Flow
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.records import CT_FLAGS, CT_RULE, CT_SEEN
+from policyc.codegen.report import count_reason, count_rule
+from policyc.codegen.state import TCP_FIN, TCP_RST, TCP_SYN, checked_at, time_units
+
+
+def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> None:
+    """Goes on where the packet was counted as one of a known connection, else leaves to `unknown`. The record is that of a TCP or
+    UDP packet (direct.py); where no entry has its tuple it says so (Flag.UNKNOWN)."""
+    entry = _lookup(f, maps, flow)
+    with f.if_(f.is_null(entry)):
+        flow.raise_flag(Flag.UNKNOWN)
+        f.leave(unknown)
+    direction = flow.get("direction")
+    with f.if_(f.ne(f.load(entry, I32, checked_at(f, direction)), flow.get("generation"))):
+        f.leave(unknown)
+    with f.if_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED)):
+        f.leave(unknown)
+    with f.if_(f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)):
+        f.leave(unknown)
+    now = time_units(f)
+    idle = f.sub(now, f.load(entry, I32, CT_SEEN))
+    with f.if_(f.ne(idle, 0)):
+        # Shorter than any idle time. Another CPU's later time makes it huge: the long way, too.
+        with f.if_(f.cmp(">", idle, IDLE_CLOSING)):
+            f.leave(unknown)
+        f.store(entry, now, offset=CT_SEEN)
+    length = f.to(flow.get("length"), I64)
+    rule = f.load(entry, I32, CT_RULE)
+    with f.if_(f.ne(rule, 0)):
+        count_rule(f, maps, f.sub(rule, 1), length)
+    count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+
+
+def _lookup(f: Function, maps: Maps, flow: Flow) -> Value:
+    """The entry of the packet's tuple in the table of its family (layout.CT4_KEY, CT6_KEY), or null."""
+    key = f.at_offset(flow.pointer, SCRATCH)
+    last = f.or_(f.shl(flow.get("subject"), 8), f.to(flow.get("protocol"), I32))
+    found: list[tuple[Value, ir.Block]] = []
+    with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+        for branch, name, size, step in zip(branches, ("ct4", "ct6"), (4, 16), (I32, I64), strict=True):
+            with branch:
+                f.copy(key, 0, flow.pointer, OFFSET["local"], size, step)
+                f.copy(key, size, flow.pointer, OFFSET["remote"], size, step)
+                f.copy(key, 2 * size, flow.pointer, OFFSET["local_port"], 4, I32)
+                f.store(key, last, offset=2 * size + 4)
+                found.append((f.lookup(maps[name], key), f.b.block))
+    entry = f.b.phi(PTR)
+    for value, block in found:
+        entry.add_incoming(value, block)
+    return entry
