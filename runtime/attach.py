@@ -26,7 +26,7 @@ from policyc.runtime.libbpf import (
     lib,
     opts,
 )
-from policyc.runtime.points import CgroupPoint, DevicePoint
+from policyc.runtime.points import CgroupPoint, DevicePoint, Plan
 from policyc.runtime.state import Header, made_qdiscs
 
 Programs = Mapping[Hook, int]  # open programs by hook
@@ -258,6 +258,12 @@ def note_qdiscs(header: Header, points: Iterable[DevicePoint]) -> bool:
 def device_hooks(point: DevicePoint) -> tuple[Hook, ...]:
     """XDP takes the place of tc ingress."""
     return (Hook.XDP_INGRESS if point.xdp else Hook.TC_INGRESS), Hook.TC_EGRESS
+
+
+def plan_hooks(plan: Plan) -> set[Hook]:
+    """The hooks of all points."""
+    hooks = {hook for point in plan.devices.values() for hook in device_hooks(point)}
+    return hooks | set(CGROUP_SIDES) if plan.attached_cgroups() else hooks
 
 
 def new_hooks(before: DevicePoint | None, point: DevicePoint) -> list[Hook]:

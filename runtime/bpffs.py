@@ -74,6 +74,14 @@ def unpin(path: Path) -> None:
         raise error(failure.errno or errno.EIO, f"remove the pin {path}") from None
 
 
+def move(path: Path, target: Path) -> None:
+    """Gives a pin another path; what was pinned there is replaced."""
+    try:
+        path.replace(target)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"move the pin {path}") from None
+
+
 def exists(path: Path) -> bool:
     """Whether there is such a file. Raises `OperationError` where that may not be asked."""
     try:

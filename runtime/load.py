@@ -39,13 +39,13 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, bpffs, connections, netlink, sockets
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs
+from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs, plan_hooks
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
 from policyc.runtime.namespaces import elsewhere
 from policyc.runtime.object import Object
-from policyc.runtime.pins import NEXT, NUMBER, OWN, SHARED, ZERO, Pins, active, close_all
+from policyc.runtime.pins import NEXT, NUMBER, SHARED, ZERO, Pins, active, close_all
 from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, Spec, plan_from_state, renew_cgroup
 from policyc.runtime.programs import program_id
 from policyc.runtime.recovery import finish, recover
@@ -127,7 +127,9 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
             _prepare(obj, contents, pins if previous else None)
             if not options.dry_run:
                 bpffs.ensure_mounted()
-            obj.load()
+            obj.load(
+                () if options.dry_run else _unneeded(contents.plan, previous.registry.plan if previous else Plan())
+            )
             generation = previous.registry.generation + 1 if previous else 1
             if not options.dry_run:
                 _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
@@ -317,6 +319,13 @@ def _reuse(obj: Object, name: str, pins: Pins) -> None:
         table.close()
 
 
+def _unneeded(plan: Plan, before: Plan) -> list[str]:
+    """The programs that no point asks for; `completion.complete` loads them when an endpoint brings the first. Without any point:
+    XDP, which no endpoint brings. What the replaced load has attached judges until it is detached."""
+    needed = plan_hooks(plan) | plan_hooks(before) or set(Hook) - {Hook.XDP_INGRESS}
+    return [PROGRAM_PREFIX + hook.name.lower() for hook in Hook if hook not in needed]
+
+
 def _power(number: int) -> int:
     return 1 << max(number - 1, 1).bit_length()
 
@@ -345,7 +354,7 @@ class _Installation:
         self._programs = {
             hook: obj.program_fd(PROGRAM_PREFIX + hook.name.lower())
             for hook in Hook
-            if PROGRAM_PREFIX + hook.name.lower() in obj.programs
+            if PROGRAM_PREFIX + hook.name.lower() in obj.loaded
         }
 
     def run(self) -> None:
@@ -445,18 +454,22 @@ class _Installation:
         bpffs.remove_folder(own)
         _make_folder(own)
         _make_folder(self._pins.links)
-        for name in OWN:
-            if name in self._obj.maps:
-                bpffs.pin(self._obj.map_fd(name), own / name)
+        for name in self._obj.maps:
+            if name not in SHARED:
+                bpffs.pin(self._obj.map_fd(name), self._pins.own(name, self._header.number))
         for hook, fd in self._programs.items():
             bpffs.pin(fd, own / (PROGRAM_PREFIX + hook.name.lower()))
         for name in SHARED:
-            if name in self._obj.maps and not (self._pins.folder / name).exists():
+            if name not in self._obj.maps:
+                continue
+            if not (self._pins.folder / name).exists():
                 bpffs.pin(self._obj.map_fd(name), self._pins.folder / name)
                 undo.callback(bpffs.unpin, self._pins.folder / name)
-        for hook in self._programs:
+            elif name not in self._obj.reused:
+                bpffs.pin(self._obj.map_fd(name), self._pins.own(name, self._header.number))
+        for hook in Hook:
             entry = ENTRY_PREFIX + hook.name.lower()
-            if not (self._pins.folder / entry).exists():
+            if entry in self._obj.programs and not (self._pins.folder / entry).exists():
                 bpffs.pin(self._obj.program_fd(entry), self._pins.folder / entry)
 
     def _enter_programs(self, undo: ExitStack) -> None:

@@ -35,6 +35,7 @@ class Object:
         self._artifact = artifact
         self._first = _Opened(artifact)
         self._siblings: list[_Opened] = []
+        self.reused: set[str] = set()
 
     @property
     def maps(self) -> list[str]:
@@ -43,6 +44,11 @@ class Object:
     @property
     def programs(self) -> list[str]:
         return list(self._first.programs)
+
+    @property
+    def loaded(self) -> list[str]:
+        """The programs that the kernel has verified."""
+        return [name for opened in (self._first, *self._siblings) for name in opened.loaded]
 
     def max_entries(self, name: str) -> int:
         return int(lib().bpf_map__max_entries(self._first.maps[name]))
@@ -58,6 +64,7 @@ class Object:
     def reuse(self, name: str, fd: int) -> None:
         """Has the programs use the open map `fd` for `name`."""
         self._first.reuse(name, fd)
+        self.reused.add(name)
 
     def load(self, without: Collection[str] = ()) -> None:
         """Creates the maps and has the kernel verify the programs, but for those named in `without`. Raises

@@ -1,7 +1,7 @@
 """What is pinned where. Below the folder of a load:
 
 - `switch`, `next_HOOK`, the tables that outlive a replacement, and `enter_HOOK`, which are what is attached;
-- `gN/`: the maps and programs of load number N;
+- `gN/`: the other maps of load number N and those of its programs that it has needed so far;
 - `links/`: the XDP and cgroup links.
 """
 
@@ -19,7 +19,6 @@ from policyc.runtime.maps import Map
 TABLES = ("ct4", "ct6", "frags", "denials", "events", "lost")  # kept when a load is replaced
 NEXT = tuple(NEXT_PREFIX + hook.name.lower() for hook in Hook)
 SHARED = ("switch", *NEXT, *TABLES)
-OWN = ("config", "points", "cgroups", "ipcache4", "ipcache6", "endpoints", "identities", "counters", "reasons")
 NUMBER = struct.Struct("<I")  # keys of arrays
 ZERO = NUMBER.pack(0)
 
@@ -45,6 +44,17 @@ class Pins:
     def optional_map(self, name: str, number: int | None = None) -> Map | None:
         """None where the object had no such map."""
         return self.map(name, number) if bpffs.exists(self._path(name, number)) else None
+
+    def own(self, name: str, number: int) -> Path:
+        """Where a map of load `number` is pinned that is not shared. libbpf names a data section's map `policyc.rodata`;
+        names on bpffs have no dots."""
+        return self.generation(number) / name.rpartition(".")[2]
+
+    def share(self, number: int) -> None:
+        """Puts the tables that load `number` could not take over, their layouts being others, in the place of the old ones."""
+        for name in TABLES:
+            if bpffs.exists(self.own(name, number)):
+                bpffs.move(self.own(name, number), self.folder / name)
 
     def entries(self) -> dict[Hook, int]:
         """The open entry programs, which the caller closes."""

@@ -36,6 +36,7 @@ def finish(store: Store) -> None:
     header = coming.header
     if store.current.exists():
         _put_entries(pins, store.read(), coming)
+    pins.share(header.number)
     store.next.replace(store.current)
     for hook in Hook:
         pins.clear_slot(hook, 1 - header.slot)

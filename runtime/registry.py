@@ -33,7 +33,8 @@ from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
 from policyc.runtime import addresses, netlink
 from policyc.runtime.addresses import Address
-from policyc.runtime.attach import Attacher, note_qdiscs
+from policyc.runtime.attach import Attacher, note_qdiscs, plan_hooks
+from policyc.runtime.completion import complete
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots, holds
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -423,6 +424,8 @@ class Registry:
         before = self.plan
         if plan == before:
             return
+        if plan_hooks(plan) - plan_hooks(before):
+            complete(self.artifact, self.pins, self.header, plan_hooks(plan))
         old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
         self._write_levels(plan.cgroup_levels() | before.cgroup_levels())
         if new is not None:
