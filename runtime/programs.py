@@ -9,7 +9,7 @@ import sys
 
 from policyc.runtime.libbpf import check, error, ffi, lib
 
-INFO = struct.Struct("<II8s")  # struct bpf_prog_info: type, id, tag
+INFO = struct.Struct("<II8sI")  # struct bpf_prog_info: type, id, tag, jited_prog_len
 LINK_TARGET = 16  # of `xdp.ifindex` and `cgroup.cgroup_id` in struct bpf_link_info
 NAME_OFFSET = 64  # of `name[16]` in struct bpf_prog_info
 
@@ -17,6 +17,11 @@ NAME_OFFSET = 64  # of `name[16]` in struct bpf_prog_info
 def program_id(fd: int) -> int:
     """The kernel's number of an open program."""
     return _info(fd)[0]
+
+
+def is_jited(fd: int) -> bool:
+    """Whether the kernel made machine code of an open program; else it interprets it."""
+    return _info(fd)[2] > 0
 
 
 def program_name(number: int) -> str | None:
@@ -58,9 +63,11 @@ def link_target(fd: int) -> int:
     return int.from_bytes(buffer[LINK_TARGET : LINK_TARGET + 8], sys.byteorder)
 
 
-def _info(fd: int) -> tuple[int, str]:
+def _info(fd: int) -> tuple[int, str, int]:
+    """Number, name, bytes of machine code."""
     buffer = bytearray(256)
     size = ffi.new("__u32 *", len(buffer))
     check(lib().bpf_obj_get_info_by_fd(fd, ffi.from_buffer(buffer), size), "read what a program is")
     name = bytes(buffer[NAME_OFFSET : NAME_OFFSET + 16]).split(b"\0")[0]
-    return INFO.unpack_from(buffer)[1], name.decode(errors="replace")
+    _, number, _, machine_code = INFO.unpack_from(buffer)
+    return number, name.decode(errors="replace"), machine_code

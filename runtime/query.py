@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from policyc.artifact.layout import (
+    ENTRY_PREFIX,
     EVENT,
     EVENT_FIELDS,
     HOST_ENDPOINT,
     NO_RULE,
     NOT_DIFFERENT,
+    PROGRAM_PREFIX,
     REASON_ENTRIES,
     PeerClassCode,
     Reason,
@@ -26,6 +28,7 @@ from policyc.runtime.identity import Matcher
 from policyc.runtime.namespaces import inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
 from policyc.runtime.points import Plan, plan_of
+from policyc.runtime.programs import is_jited
 from policyc.runtime.registry import sole_name
 from policyc.runtime.ringbuf import RingBuffer
 from policyc.runtime.state import Header, Registered, Store, names
@@ -123,6 +126,20 @@ def state_word(view: View) -> str:
     if enforcing(view):
         return "auditing" if view.header.audit else "enforcing"
     return "dormant" if view.pins.switch() == State.DORMANT else "not ready"
+
+
+def jited(view: View) -> dict[str, bool]:
+    """The load's programs and entry programs by name: whether the kernel made machine code of each."""
+    found: dict[str, bool] = {}
+    for prefix, programs in (
+        (PROGRAM_PREFIX, view.pins.programs(view.header.number)),
+        (ENTRY_PREFIX, view.pins.entries()),
+    ):
+        try:
+            found |= {prefix + hook.name.lower(): is_jited(fd) for hook, fd in programs.items()}
+        finally:
+            close_all(programs)
+    return found
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def _status(name: str) -> dict[str, Any]:
         "endpoints": len(view.endpoints),
         "addresses": sum(len(e.addresses) for e in view.endpoints.values()),
         "host": view.header.host,
+        "jited": query.jited(view),
         "lost_events": query.lost_events(view),
         "points": [{"point": p.point, "attached": p.present, "ahead": list(p.ahead)} for p in points],
     }
@@ -75,6 +76,11 @@ def _show(status: dict[str, Any]) -> None:
         return
     click.echo(f"{status['name']}: {status['state']}, load {status['load']} from {plain(status['artifact'])}")
     click.echo(f"  {status['endpoints']} endpoints, {status['addresses']} addresses; events: {status['events']}")
+    interpreted = [name for name, jited in status["jited"].items() if not jited]
+    if interpreted:
+        click.echo(f"  NOT JIT-COMPILED, several times slower: {', '.join(interpreted)}")
+    else:
+        click.echo(f"  {len(status['jited'])} programs, JIT-compiled")
     for point in status["points"]:
         word = {True: "attached", False: "NOT ATTACHED", None: "in another network namespace"}[point["attached"]]
         click.echo(f"  {plain(point['point'])}: {word}")

@@ -45,6 +45,8 @@ def test_example(site: Site, operator: Operator, tmp_path: Path, source: Path) -
     operator.load(built, "--endpoints", file, *attach)
     (load,) = operator.json("status")["loads"]
     assert load["healthy"]
+    assert load["jited"]
+    assert all(load["jited"].values()), "the kernel makes machine code of every program"
     assert [p["attached"] for p in load["points"]] == [True, True]
     assert answered(ping(site.guest("web"), "10.9.2.2")) == [True], "no example denies this"
 
