@@ -128,22 +128,14 @@ def word_type(text: str) -> str:
 
 def control_characters(text: str, file: str) -> Iterator[Diagnostic]:
     """One finding for each line with characters that a reader cannot see or that reorder what is seen."""
-    last = -1
-    found = 0
-    line, line_start, seen = 1, 0, 0
-    for match in _CONTROL.finditer(text):
-        at = match.start()
-        newline = text.rfind("\n", seen, at)
-        if newline >= 0:
-            line += text.count("\n", seen, at)
-            line_start = newline + 1
-        seen = at
-        if line == last:
-            continue
-        last = line
-        found += 1
-        if found > MAX_LINE_ERRORS:
+    line, seen = 1, 0
+    for _ in range(MAX_LINE_ERRORS):
+        match = _CONTROL.search(text, seen)
+        if match is None:
             return
+        at = match.start()
+        line += text.count("\n", seen, at)
+        line_start = text.rfind("\n", 0, at) + 1
         column = at - line_start + 1
         yield diagnostic(
             "control-character",
@@ -151,6 +143,9 @@ def control_characters(text: str, file: str) -> Iterator[Diagnostic]:
             Span(file, line, column, line, column + 1),
             help="remove it; text must read as it is compiled",
         )
+        seen = text.find("\n", at)
+        if seen < 0:
+            return
 
 
 def tokens(text: str, file: str, found: list[Diagnostic]) -> tuple[list[Token], bool]:

@@ -378,8 +378,14 @@ _TABLE = (
     ),
     _error("P4003", "not-a-file", "Only regular files are read: no folders, pipes or devices.", 'include "."\n', ""),
     _error("P4004", "bad-encoding", "Files are UTF-8, with or without a byte order mark."),
-    _error("P4005", "file-too-large", "Policy files have at most 16 MiB, feed files 64 MiB."),
+    _error("P4005", "file-too-large", "Policy files have at most 16 MiB, all together 64 MiB; feed files 64 MiB, all together 128 MiB."),
     _error("P4006", "include-cycle", "A file cannot include itself, directly or through others."),
+    _error(
+        "P4007",
+        "policy-too-large",
+        "What sets stand for, written out wherever they are put together, is at most 10,000,000 services and address ranges: "
+        "name one large set instead of many that repeat it.",
+    ),
     _error(
         "P9001",
         "not-there-yet",

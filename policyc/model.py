@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import cached_property
 from typing import Literal
 
 
@@ -105,6 +106,13 @@ class AddressSet:
 
     v4: tuple[tuple[int, int], ...] = ()
     v6: tuple[tuple[int, int], ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # many rules share one large set
+        return hash((self.v4, self.v6))
 
 
 @dataclass(frozen=True)

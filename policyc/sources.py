@@ -9,8 +9,17 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-MAX_POLICY = 16 << 20
-MAX_FEED = 64 << 20
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: bytes of one, and of all of a compilation."""
+
+    limit: int
+    total: int
+
+
+POLICY = Kind(16 << 20, 64 << 20)
+FEED = Kind(64 << 20, 128 << 20)
 
 
 class Refused(Exception):
@@ -29,6 +38,7 @@ class Root:
 
     path: str
     texts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    _sizes: dict[Kind, int] = field(default_factory=dict)  # of what was read
 
     @classmethod
     def of(cls, folder: str) -> Root:
@@ -69,20 +79,21 @@ class Root:
             raise Refused("unreadable-file", f"the name `{shown(name)}` is not UTF-8", "rename the file") from None
         return relative
 
-    def read(self, relative: str, name: str, limit: int = MAX_POLICY) -> tuple[str, bytes]:
+    def read(self, relative: str, name: str, kind: Kind = POLICY) -> tuple[str, bytes]:
         """The text and the bytes of a file that `resolve` or `place` named. Raises Refused."""
         if relative in self.texts:
             return self.texts[relative]
-        data = self._bytes(relative, name, limit)
+        data = self._bytes(relative, name, kind)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             help = f"byte {error.start} does not fit; save the file as UTF-8"
             raise Refused("bad-encoding", f"`{shown(name)}` is not UTF-8", help) from None
+        self._sizes[kind] = self._sizes.get(kind, 0) + len(data)
         self.texts[relative] = text.removeprefix("\ufeff"), data
         return self.texts[relative]
 
-    def _bytes(self, relative: str, name: str, limit: int) -> bytes:
+    def _bytes(self, relative: str, name: str, kind: Kind) -> bytes:
         try:
             descriptor = self._open(relative)
         except (OSError, ValueError) as error:
@@ -93,11 +104,14 @@ class Root:
             raise Refused("not-a-file", f"`{shown(name)}` is not a regular file")
         with os.fdopen(descriptor, "rb") as file:
             try:
-                data = file.read(limit + 1)
+                data = file.read(kind.limit + 1)
             except OSError as error:
                 raise Refused("unreadable-file", f"cannot read `{shown(name)}`: {error.strerror}") from None
-        if len(data) > limit:
-            raise Refused("file-too-large", f"`{shown(name)}` has more than {limit >> 20} MiB")
+        if len(data) > kind.limit:
+            raise Refused("file-too-large", f"`{shown(name)}` has more than {kind.limit >> 20} MiB")
+        if self._sizes.get(kind, 0) + len(data) > kind.total:
+            message = f"with `{shown(name)}` the files of its kind have more than {kind.total >> 20} MiB together"
+            raise Refused("file-too-large", message)
         return data
 
     def _open(self, relative: str) -> int:

@@ -134,6 +134,11 @@ def difference(whole: AddressSet, removed: AddressSet) -> AddressSet:
     return AddressSet(without(whole.v4, removed.v4), without(whole.v6, removed.v6))
 
 
+def size(s: AddressSet) -> int:
+    """How many ranges it has."""
+    return len(s.v4) + len(s.v6)
+
+
 def of_prefix(p: Prefix) -> AddressSet:
     return AddressSet(v4=(p.range,)) if p.family == "4" else AddressSet(v6=(p.range,))
 

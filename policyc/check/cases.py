@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Literal
 
 from policyc.check import addresses
@@ -13,7 +14,6 @@ from policyc.check.scope import Scope
 from policyc.check.selectors import label
 from policyc.check.services import Services
 from policyc.grammar import syntax
-from policyc.grammar.nearest import nearest
 from policyc.model import Endpoint, Expectation, Span, Test, TestEnd
 
 
@@ -22,6 +22,7 @@ class References:
 
     def __init__(self, known: set[str], broken: set[str], lost: bool) -> None:
         self.known = known
+        self.sorted = sorted(known)
         self.broken = broken
         self.lost = lost
 
@@ -35,7 +36,7 @@ class References:
             not_there_yet("a reference to an L7 entry", word.span, found)
             return None
         help = "write `POLICY.NAME` for a rule `as NAME`, or `POLICY.DIRECTION.N`"
-        suggestion = nearest(reference, sorted(self.known))
+        suggestion = found.suggestion(reference, self.sorted, len(self.sorted))
         found.add(
             "unknown-reference", f"there is no rule `{reference[:80]}`", word.span, suggestion=suggestion, help=help
         )
@@ -141,8 +142,9 @@ class Cases:
             return None
         if scope.lost or node.text in scope.broken:
             return None
-        known = [*endpoints, *(n for n, d in scope.peers.items() if isinstance(d.node, syntax.Identity))]
-        suggestion = nearest(node.text, known)
+        identities = (n for n, d in scope.peers.items() if isinstance(d.node, syntax.Identity))
+        count = len(endpoints) + len(scope.peers)
+        suggestion = self.found.suggestion(node.text, chain(endpoints, identities), count)
         if scope.nameless and suggestion is None:
             return None
         help = "ends are endpoints of this test, identities, `host` and addresses"
@@ -157,11 +159,11 @@ class Cases:
         destinations: list[TestEnd | None],
         families: _Families,
     ) -> None:
-        for source in sources:
+        # Ends with the same families behave alike: one of each kind stands for all.
+        starts = {families.of(end): end for end in reversed(sources) if end is not None}
+        for source in reversed(starts.values()):
             for at, destination in enumerate(destinations):
-                if source is None or destination is None:
-                    continue
-                if families.of(source) & families.of(destination):
+                if destination is None or families.of(source) & families.of(destination):
                     continue
                 message = f"`{source.name}` and `{destination.name}` have no address of one family"
                 self.found.add("family-mismatch", message, node.destinations[at].span)
@@ -175,9 +177,9 @@ class _Families:
         self.endpoints = endpoints
         self.broken = broken
 
-    def of(self, end: TestEnd) -> set[str]:
+    def of(self, end: TestEnd) -> frozenset[str]:
         if end.address is not None:
-            return {end.address[0]}
+            return frozenset({end.address[0]})
         if end.kind == "endpoint" and end.name not in self.broken:
-            return {family for family, _ in self.endpoints[end.name].addresses}
-        return {"4", "6"}
+            return frozenset(family for family, _ in self.endpoints[end.name].addresses)
+        return frozenset({"4", "6"})

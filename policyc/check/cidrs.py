@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from policyc.check import addresses
 from policyc.check.addresses import BadAddress, Prefix, Range
 from policyc.check.cycles import settle
+from policyc.check.extent import Extent
 from policyc.check.feeds import feed
 from policyc.check.findings import Findings
 from policyc.check.scope import Declared, Scope
 from policyc.grammar import syntax
-from policyc.model import AddressSet
-from policyc.sources import MAX_FEED, Refused, Root
+from policyc.model import AddressSet, Span
+from policyc.sources import FEED, Refused, Root
 
 EMPTY = AddressSet()
 
@@ -20,9 +21,10 @@ EMPTY = AddressSet()
 class Cidrs:
     """Evaluates address expressions. `feeds` has the relative names of the feed files read, in reading order."""
 
-    def __init__(self, root: Root, found: Findings) -> None:
+    def __init__(self, root: Root, found: Findings, extent: Extent) -> None:
         self.root = root
         self.found = found
+        self.extent = extent
         self.feeds: list[str] = []
         self._sets: dict[Declared, AddressSet] = {}
         self._feeds: dict[str, AddressSet] = {}
@@ -39,7 +41,19 @@ class Cidrs:
 
     def read(self, entries: Iterable[syntax.CidrEntry], scope: Scope) -> AddressSet:
         """The union of what the entries mean; what is wrong in them is reported and means nothing."""
-        return addresses.union([self._entry(entry, scope) for entry in entries])
+        nodes = list(entries)
+        return self._union([self._entry(entry, scope) for entry in nodes], nodes[0].span if nodes else None)
+
+    def _union(self, sets: Iterable[AddressSet], span: Span | None) -> AddressSet:
+        distinct = list({id(s): s for s in sets}.values())  # a set named a thousand times is merged once
+        if len(distinct) > 1 and not self.extent.add(sum(map(addresses.size, distinct)), span):
+            return EMPTY
+        return addresses.union(distinct)
+
+    def _difference(self, whole: AddressSet, removed: AddressSet, span: Span) -> AddressSet:
+        if not self.extent.add(addresses.size(whole) + addresses.size(removed), span):
+            return EMPTY
+        return addresses.difference(whole, removed)
 
     def named(self, declared: Declared) -> AddressSet:
         """The addresses of a declared set. Sets it names are read first, so that chains of any length are."""
@@ -106,7 +120,7 @@ class Cidrs:
             known = self._feeds.get(relative)
             if known is not None:
                 return known
-            text, _ = self.root.read(relative, name, MAX_FEED)
+            text, _ = self.root.read(relative, name, FEED)
         except Refused as error:
             self.found.add(error.name, error.message, node.path.span, help=error.help)
             return EMPTY
@@ -119,7 +133,7 @@ class Cidrs:
     def _except(self, node: syntax.CidrExcept, scope: Scope) -> AddressSet:
         base = self._entry(node.base, scope)
         if isinstance(node.base, syntax.CidrList):
-            return addresses.difference(base, self._entry(node.removed, scope))
+            return self._difference(base, self._entry(node.removed, scope), node.span)
         if not isinstance(node.base, syntax.Address):
             help = "write `[ … ] except …` to subtract from a whole set"
             self.found.add("misplaced-exception", "`except` stands after a prefix or a list", node.span, help=help)
@@ -127,16 +141,17 @@ class Cidrs:
         if addresses.is_empty(base):
             self._entry(node.removed, scope)
             return EMPTY
-        removed = addresses.union([self._inside(leaf, node.base, base, scope) for leaf in _leaves(node.removed)])
-        left = addresses.difference(base, removed)
-        if addresses.is_empty(left):
+        leaves = [self._inside(leaf, node.base, base, scope) for leaf in _leaves(node.removed)]
+        removed = self._union(leaves, node.removed.span)
+        left = self._difference(base, removed, node.span)
+        if addresses.is_empty(left) and not self.extent.full:
             message = f"the exception covers all of `{node.base.text}`"
             self.found.add("except-covers", message, node.removed.span, help="drop the entry, or except less")
         return left
 
     def _inside(self, leaf: syntax.CidrEntry, base_node: syntax.Address, base: AddressSet, scope: Scope) -> AddressSet:
         removed = self._entry(leaf, scope)
-        if not addresses.is_empty(addresses.difference(removed, base)):
+        if not addresses.is_empty(self._difference(removed, base, leaf.span)):
             help = "`[ … ] except [ … ]` subtracts what need not lie inside"
             message = f"this exception is not inside `{base_node.text}`"
             self.found.add("except-outside", message, leaf.span, help=help, notes=(("its entry", base_node.span),))

@@ -12,7 +12,7 @@ MAX_BAD_LINES = 20
 
 
 def feed(text: str, file: str, found: Findings) -> AddressSet:
-    """The addresses of all lines. Bad lines are reported at their place, the first twenty of a file."""
+    """The addresses of all lines. Bad lines are reported at their place; after twenty the rest is not read."""
     found.extend(control_characters(text, file))
     v4: list[Range] = []
     v6: list[Range] = []
@@ -25,8 +25,9 @@ def feed(text: str, file: str, found: Findings) -> AddressSet:
             family, ends = _entry(entry)
         except BadAddress as error:
             bad += 1
-            if bad <= MAX_BAD_LINES:
-                _report(error, entry, line, Span(file, number, 1, number, 1), found)
+            _report(error, entry, line, Span(file, number, 1, number, 1), found)
+            if bad == MAX_BAD_LINES:
+                break
             continue
         (v4 if family == "4" else v6).append(ends)
     return AddressSet(addresses.merged(v4), addresses.merged(v6))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from policyc.codes import diagnostic
 from policyc.diagnostics import Diagnostic
+from policyc.grammar.nearest import nearest
 from policyc.model import Span
 
 MAX_FINDINGS = 500
+MAX_COMPARED = 1_000_000  # words, of all suggestions together
 
 
 class Findings(list[Diagnostic]):
@@ -15,6 +19,7 @@ class Findings(list[Diagnostic]):
     def __init__(self) -> None:
         super().__init__()
         self._warnings = 0
+        self._compared = 0
         self._seen: set[tuple[str, Span | None, str]] = set()
 
     def add(
@@ -45,6 +50,12 @@ class Findings(list[Diagnostic]):
         if self._warnings == MAX_FINDINGS:
             self._warnings += 1
             self.append(diagnostic("too-many-warnings", "too many warnings; the others are not shown", span))
+
+    def suggestion(self, word: str, known: Iterable[str], count: int) -> str | None:
+        """Which of `count` known words was probably meant. None, too, where so many were compared that more would take
+        too long."""
+        self._compared += count
+        return None if self.full or self._compared > MAX_COMPARED else nearest(word, known)
 
     @property
     def full(self) -> bool:

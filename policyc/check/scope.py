@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from policyc.check.findings import Findings
 from policyc.grammar import syntax
-from policyc.grammar.nearest import nearest
 from policyc.model import Span
 
 
@@ -73,7 +72,7 @@ class Scope:
         notes: tuple[tuple[str, Span], ...] = ()
         if name.text in other:
             notes = ((f"`{name.text}` is {other_what}", other[name.text].node.name.span),)
-        suggestion = None if found.full else nearest(name.text, table)
+        suggestion = found.suggestion(name.text, table, len(table))
         if self.nameless and suggestion is None:
             return None
         help = None if suggestion else f"declare it in this file or in one it includes: {_EXAMPLES[what]}"

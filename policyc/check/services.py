@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from policyc.check import icmp
 from policyc.check.cycles import settle
+from policyc.check.extent import Extent
 from policyc.check.findings import Findings
 from policyc.check.scope import Declared, Scope
 from policyc.grammar import syntax
@@ -30,13 +31,19 @@ OTHER_PROTOCOLS = {
 class Services:
     """Reads services; the values of port sets are kept."""
 
-    def __init__(self, found: Findings) -> None:
+    def __init__(self, found: Findings, extent: Extent) -> None:
         self.found = found
+        self.extent = extent
         self._sets: dict[Declared, tuple[Service, ...]] = {}
 
     def read(self, nodes: Iterable[syntax.Service], scope: Scope) -> tuple[Service, ...]:
         """What the nodes mean, each once, in source order."""
-        return tuple(dict.fromkeys(s for node in nodes for s in self._node(node, scope)))
+        listed = list(nodes)
+        if len(listed) == 1 and isinstance(listed[0], syntax.Reference):
+            return self._reference(listed[0], scope)
+        sets: set[int] = set()  # a set named a thousand times is written out once
+        result = tuple(dict.fromkeys(s for node in listed for s in self._node(node, scope, sets)))
+        return result if self.extent.add(len(result), listed[0].span if listed else None) else ()
 
     def port_set(self, declared: Declared) -> tuple[Service, ...]:
         """The services of a port set. Sets it names are read first, so that chains of any length are."""
@@ -57,12 +64,15 @@ class Services:
         assert isinstance(declared.node, syntax.Ports)
         return self.read([declared.node.services], declared.scope)
 
-    def _node(self, node: syntax.Service, scope: Scope) -> Iterator[Service]:
+    def _node(self, node: syntax.Service, scope: Scope, sets: set[int]) -> Iterator[Service]:
         if isinstance(node, syntax.ServiceList):
             for entry in node.entries:
-                yield from self._node(entry, scope)
+                yield from self._node(entry, scope, sets)
         elif isinstance(node, syntax.Reference):
-            yield from self._reference(node, scope)
+            known = self._reference(node, scope)
+            if id(known) not in sets:
+                sets.add(id(known))
+                yield from known
         elif isinstance(node, syntax.AnyService):
             yield Service()
         elif isinstance(node, syntax.Protocol):
