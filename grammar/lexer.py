@@ -17,6 +17,7 @@ MAX_WORD = 256
 MAX_NUMBER = 10
 MAX_STRING = 4096
 MAX_LINE_ERRORS = 100
+MAX_TOKENS = 3_000_000
 
 DECLARATIONS = {
     "language": "LANGUAGE",
@@ -201,6 +202,10 @@ def tokens(text: str, file: str, found: list[Diagnostic]) -> tuple[list[Token], 
         elif not _CONTROL.match(written):
             found.append(_unexpected(written, span))
         if len(found) > MAX_LINE_ERRORS:
+            return result, False
+        if len(result) > MAX_TOKENS:
+            message = f"this file has more than {MAX_TOKENS:,} words and marks"
+            found.append(diagnostic("file-too-large", message, span, help="split it, and include the parts"))
             return result, False
     return result, True
 

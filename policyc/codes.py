@@ -378,7 +378,7 @@ _TABLE = (
     ),
     _error("P4003", "not-a-file", "Only regular files are read: no folders, pipes or devices.", 'include "."\n', ""),
     _error("P4004", "bad-encoding", "Files are UTF-8, with or without a byte order mark."),
-    _error("P4005", "file-too-large", "Policy files have at most 16 MiB, all together 64 MiB; feed files 64 MiB, all together 128 MiB."),
+    _error("P4005", "file-too-large", "Policy files have at most 16 MiB and 3,000,000 words and marks, all together 32 MiB; feed files 64 MiB, all together 128 MiB."),
     _error("P4006", "include-cycle", "A file cannot include itself, directly or through others."),
     _error(
         "P4007",

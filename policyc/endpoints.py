@@ -21,6 +21,7 @@ from policyc.reference.world import Address
 from policyc.yaml_nodes import Mapping, Node, Refused, Scalar, Sequence, parse_nodes
 
 SIZE_LIMIT = 64 << 20  # bytes
+MAX_FINDINGS = 500
 MAPPED = range(0xFFFF << 32, 0x10000 << 32)  # ::ffff:0:0/96
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 FILE_KEYS = ("version", "host", "endpoints")
@@ -59,6 +60,8 @@ CODES: dict[str, tuple[str, str]] = {
     "P5016": ("endpoints-control-character", "Control characters (also those that turn the writing direction) are refused in texts."),
     "P5017": ("endpoints-bad-attachment", "A `cgroup` or `interface` that cannot exist."),
     "P5018": ("endpoints-attachment-held", "Two endpoints have one interface or one cgroup."),
+    "P5019": ("endpoints-too-large", "The endpoints file has more than 2,000,000 values."),
+    "P5020": ("endpoints-too-many-errors", "After 500 mistakes the rest of the file is not checked."),
 }  # fmt: skip
 
 
@@ -120,10 +123,16 @@ def parse(text: str, file: str) -> tuple[EndpointsFile | None, list[Diagnostic]]
     try:
         root = parse_nodes(text, file)
     except Refused as error:
-        code = "P5002" if error.kind == "syntax" else "P5003"
+        code = {"syntax": "P5002", "feature": "P5003", "size": "P5019"}[error.kind]
         return None, [_diagnostic(code, error.message, error.span)]
     checker = _Checker()
-    result = checker.file(root, Span(file, 1, 1, 1, 1))
+    try:
+        result = checker.file(root, Span(file, 1, 1, 1, 1))
+    except _TooMany:
+        last = checker.found[-1].span
+        checker.found.append(
+            _diagnostic("P5020", "too many mistakes; the rest is not checked", last, "mend these first")
+        )
     if checker.found:
         return None, sorted(checker.found, key=lambda d: d.span or Span(file, 0, 0, 0, 0))
     return result, []
@@ -171,6 +180,10 @@ def _kind_of(node: Node) -> str:
             return node.kind or "a text"
 
 
+class _TooMany(Exception):
+    """Enough mistakes for one run."""
+
+
 class _Checker:
     """Checks nodes and collects what is wrong; what remains is only used if nothing is."""
 
@@ -180,8 +193,13 @@ class _Checker:
         self._addresses: dict[Address, tuple[str, Span]] = {}
         self._attachments: dict[tuple[str, str], tuple[str, Span]] = {}
 
+    def _add(self, diagnostic: Diagnostic) -> None:
+        self.found.append(diagnostic)
+        if len(self.found) == MAX_FINDINGS:
+            raise _TooMany
+
     def _report(self, code: str, message: str, span: Span, help: str | None = None) -> None:
-        self.found.append(_diagnostic(code, message, span, help))
+        self._add(_diagnostic(code, message, span, help))
 
     # --- shapes ---
 
@@ -224,11 +242,11 @@ class _Checker:
             return
         near = _near(key.text, known)
         message = f"{what} has no {_shown(key.text)}"
-        self.found.append(_diagnostic("P5006", message, key.span, suggestion=near, expected=known))
+        self._add(_diagnostic("P5006", message, key.span, suggestion=near, expected=known))
 
     def _duplicate_key(self, key: Scalar, first: Span) -> None:
         message = f"{_shown(key.text)} is given twice"
-        self.found.append(_diagnostic("P5007", message, key.span, notes=(("first given here", first),)))
+        self._add(_diagnostic("P5007", message, key.span, notes=(("first given here", first),)))
 
     def _version(self, node: Node) -> None:
         if not isinstance(node, Scalar) or node.kind != "a number" or node.text != "1":
@@ -299,7 +317,7 @@ class _Checker:
                 continue
             text = item.text if isinstance(item, Scalar) else ""
             message = f"{_shown(text)} is already held by {_shown(held[0])}"
-            self.found.append(_diagnostic("P5014", message, item.span, notes=(("held here", held[1]),)))
+            self._add(_diagnostic("P5014", message, item.span, notes=(("held here", held[1]),)))
         return tuple(addresses)
 
     # --- endpoints ---
@@ -336,7 +354,7 @@ class _Checker:
         first = self._names.setdefault(name, node.span)
         if first is not node.span:
             message = f"endpoint {_shown(name)} is given twice"
-            self.found.append(_diagnostic("P5011", message, node.span, notes=(("first given here", first),)))
+            self._add(_diagnostic("P5011", message, node.span, notes=(("first given here", first),)))
         return name
 
     def _labels(self, node: Node) -> dict[str, str]:
@@ -373,7 +391,7 @@ class _Checker:
         holder, first = self._attachments.setdefault((key, text), (name, node.span))
         if first is not node.span:
             message = f"{key} {_shown(text)} is already that of {_shown(holder)}"
-            self.found.append(_diagnostic("P5018", message, node.span, notes=(("held here", first),)))
+            self._add(_diagnostic("P5018", message, node.span, notes=(("held here", first),)))
         return text
 
 

@@ -18,7 +18,7 @@ class Kind:
     total: int
 
 
-POLICY = Kind(16 << 20, 64 << 20)
+POLICY = Kind(16 << 20, 32 << 20)
 FEED = Kind(64 << 20, 128 << 20)
 
 

@@ -22,6 +22,7 @@ except ImportError:  # PyYAML without libyaml
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
 DEPTH_LIMIT = 16
+NODE_LIMIT = 2_000_000
 _STRING = "tag:yaml.org,2002:str"
 _KINDS = {"int": "a number", "float": "a number", "bool": "a boolean", "null": "null", "timestamp": "a date"}
 _SURROGATES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL)
@@ -54,7 +55,7 @@ Node = Scalar | Sequence | Mapping
 
 
 class Refused(Exception):
-    """The text is no acceptable YAML. `kind` is `syntax` or `feature`."""
+    """The text is no acceptable YAML. `kind` is `syntax`, `feature` or `size`."""
 
     def __init__(self, kind: str, message: str, span: Span) -> None:
         super().__init__(message)
@@ -122,6 +123,7 @@ class _Builder:
         self._file = file
         self._open: list[tuple[Any, list[Node]]] = []  # start event, nodes in it
         self._documents = 0
+        self._nodes = 0
 
     def take(self, event: Any) -> None:
         span = _span(self._file, event.start_mark, event.end_mark)
@@ -158,6 +160,9 @@ class _Builder:
         self._add(Mapping(tuple(_pairs(nodes)), span))
 
     def _add(self, node: Node) -> None:
+        self._nodes += 1
+        if self._nodes > NODE_LIMIT:
+            raise Refused("size", f"more than {NODE_LIMIT:,} values", node.span)
         if self._open:
             self._open[-1][1].append(node)
         else:

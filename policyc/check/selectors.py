@@ -8,13 +8,15 @@ from policyc.check.findings import Findings
 from policyc.grammar import syntax
 from policyc.model import Op, Requirement, Selector
 
+MAX_NOTES = 5
+
 
 @dataclass
 class _Key:
     """What is required of one key. `allowed` None: any value, or none at all."""
 
     allowed: list[str] | None = None
-    excluded: list[str] = field(default_factory=list)
+    excluded: dict[str, None] = field(default_factory=dict)  # in source order
     exists: bool = False
     absent: bool = False
     nodes: list[syntax.Requirement] = field(default_factory=list)
@@ -26,7 +28,7 @@ class _Key:
             listed = set(values)
             self.allowed = values if self.allowed is None else [v for v in self.allowed if v in listed]
         elif node.op in ("!=", "not in"):
-            self.excluded += [v for v in values if v not in self.excluded]
+            self.excluded |= dict.fromkeys(values)
         elif node.op == "exists":
             self.exists = True
         else:
@@ -35,8 +37,7 @@ class _Key:
     def left(self) -> list[str] | None:
         if self.allowed is None:
             return None
-        excluded = set(self.excluded)
-        return [v for v in self.allowed if v not in excluded]
+        return [v for v in self.allowed if v not in self.excluded]
 
     @property
     def impossible(self) -> bool:
@@ -75,7 +76,7 @@ def selector(node: syntax.Selector, found: Findings) -> Selector:
     for key, wanted in keys.items():
         if wanted.impossible:
             last = wanted.nodes[-1]
-            notes = tuple(("this must hold too", n.span) for n in wanted.nodes[:-1])
+            notes = tuple(("this must hold too", n.span) for n in wanted.nodes[:-1][:MAX_NOTES])
             message = f"no labels match: the conditions on `{key}` contradict each other"
             found.add(
                 "unsatisfiable-selector", message, last.span, help="alternatives stand in one `in (…)`", notes=notes

@@ -14,8 +14,10 @@ def command(ctx: click.Context, shell: str) -> None:
 
     For bash: `policyc completion bash > /etc/bash_completion.d/policyc`.
     """
+    from policyc.cli.main import COMPLETION
+
     kind = get_completion_class(shell)
     assert kind is not None
-    completion = kind(ctx.find_root().command, {}, "policyc", "_POLICYC_COMPLETE")
+    completion = kind(ctx.find_root().command, {}, "policyc", COMPLETION)
     # The script is only printed: the check that this machine's bash is new enough would be out of place.
     click.echo(ShellComplete.source(completion))

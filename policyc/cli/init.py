@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -59,13 +60,13 @@ FILES = {"policy.pol": POLICY, "endpoints.yaml": ENDPOINTS, "flows.jsonl": FLOWS
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(readable=False, path_type=Path))
 def command(folder: Path) -> None:
     """Write a small policy, endpoints and flows to start from into DIR (this folder). Never overwrites a file."""
-    taken = [name for name in FILES if (folder / name).is_symlink() or (folder / name).exists()]
-    if taken:
-        raise OperationError(
-            f"{', '.join(plain(str(folder / name)) for name in taken)} {'are' if len(taken) > 1 else 'is'} already there",
-            "give another folder: `policyc init DIR`",
-        )
     try:
+        taken = [name for name in FILES if os.path.lexists(folder / name)]
+        if taken:
+            raise OperationError(
+                f"{', '.join(plain(str(folder / name)) for name in taken)} {'are' if len(taken) > 1 else 'is'} already there",
+                "give another folder: `policyc init DIR`",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in FILES.items():
             with (folder / name).open("x", encoding="utf-8") as file:

@@ -14,8 +14,8 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import IO, Any
 
 import click
 
@@ -42,6 +42,7 @@ COMMANDS = {
     "doctor": "Check what this machine needs to load programs.",
     "completion": "Print the completion script of a shell.",
 }
+COMPLETION = "_POLICYC_COMPLETE"  # the variable that a shell's completion script sets
 USAGE, BUG, INTERRUPTED, PIPE_CLOSED = 2, 4, 130, 141
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a write to standard output
 
@@ -129,35 +130,62 @@ def _open_missing_streams() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Nothing but `SystemExit` leaves it."""
     session = Session()
+    instruction = os.environ.get(COMPLETION)
     try:
+        if instruction:
+            return _complete(instruction)
         return _exit_code(cli.main(arguments, prog_name="policyc", standalone_mode=False, obj=session))
     except PipeClosed:
-        _discard_output()
+        _discard(sys.stdout)
         return PIPE_CLOSED
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _told(error.show)
         return USAGE
     except PolicyError as error:
-        _report_policy(error, session)
+        _told(_report_policy, error, session)
         return error.exit_code
     except OperationError as error:
-        _report_operation(error, session)
+        _told(_report_operation, error, session)
         return error.exit_code
+    except MemoryError:
+        _told(_report_operation, OperationError("there is not enough memory for this"), session)
+        return USAGE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS and error.filename is None:
-            _discard_output()
+            _discard(sys.stdout)
             session.json = False
-            _report_operation(OperationError(f"the output cannot be written: {error.strerror}"), session)
+            _told(_report_operation, OperationError(f"the output cannot be written: {error.strerror}"), session)
             return USAGE
-        _report_bug(error, session)
+        _told(_report_bug, error, session)
         return BUG
 
 
-def _discard_output() -> None:
-    """Python flushes standard output once more at exit; there it must find somewhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _told(report: Callable[..., None], *arguments: object) -> None:
+    """Reports an error; where nobody can be told, the exit code alone has to say it."""
+    try:
+        report(*arguments)
+    except OSError as error:
+        if error.errno not in (*OUTPUT_ERRORS, errno.EPIPE):
+            raise
+        _discard(sys.stdout)
+        _discard(sys.stderr)
+
+
+def _complete(instruction: str) -> int:
+    """What a shell's completion script asks for, in variables of its own."""
+    from click.shell_completion import shell_complete
+
+    try:
+        return USAGE if shell_complete(cli, {}, "policyc", COMPLETION, instruction) else 0
+    except (KeyError, ValueError):  # the variables are missing, or are not what a shell sets
+        return USAGE
+
+
+def _discard(stream: IO[str]) -> None:
+    """Python flushes streams once more at exit; there it must find somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _exit_code(result: Any) -> int:

@@ -13,12 +13,9 @@ from policyc.cli.output import document, format_option, plain
 def command(name: str | None, format_: str) -> int:
     """Detach a load and leave nothing behind: links, filters, pins, state."""
     from policyc.runtime.registry import sole_name
-    from policyc.runtime.state import names, unknown
     from policyc.runtime.unload import unload
 
     name = sole_name(name)
-    if name not in names():
-        raise unknown(name)
     freed = unload(name)
     if format_ == "json":
         document("policyc-unload", load=name, points=freed)
