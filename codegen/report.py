@@ -63,14 +63,13 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
 
 
 def audit_load(f: Function, flow: Flow, maps: Maps) -> None:
-    """Where the whole load only reports, the enforced outcome becomes the prospective one and everything passes."""
+    """Where the whole load only reports, everything passes; the prospective outcome, with all that is audited in force, stays."""
     config = f.lookup_index(maps["config"], 0)
     with f.if_(f.not_null(config)), f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.AUDIT))):
-        for name in ("verdict", "reason", "rank"):
-            flow.set(f"audit_{name}", flow.get(name))
         flow.set("verdict", 1)
         flow.set("reason", int(Reason.NO_POLICY))
         flow.set("rank", NO_RULE)
+        flow.set("log", 0)
 
 
 def count_rule(f: Function, maps: Maps, rank: Value, length: Value, connection: Value | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -45,6 +45,7 @@ from policyc.runtime.ringbuf import RingBuffer
 
 LOOPBACK = 1
 NUMBER = struct.Struct("<I")
+STATE_TABLES = ("ct4", "ct6", "frags", "denials")
 TABLES = {"ct4": 1024, "ct6": 1024, "frags": 1024, "denials": 1024, "points": 64, "cgroups": 64}
 EVENT_BYTES = 1 << 16
 
@@ -60,13 +61,23 @@ class Ran:
 class KernelLoad:
     """An artifact's programs with their maps, open in this process only. Endpoints are numbered from 2 in the order given."""
 
-    def __init__(self, artifact: Artifact, endpoints: Iterable[Endpoint] = (), host: Iterable[Address] = ()) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        endpoints: Iterable[Endpoint] = (),
+        host: Iterable[Address] = (),
+        replaces: KernelLoad | None = None,
+    ) -> None:
+        """`replaces`: connections and fragments go on in its tables, under a generation of their own."""
         self.artifact = artifact
         self.endpoints = tuple(endpoints)
         self.host = tuple(host)
         self.object = Object(artifact)
         try:
             self._size()
+            if replaces is not None:
+                for name in STATE_TABLES:
+                    self.object.reuse(name, replaces.object.map_fd(name))
             self.object.load()
         except BaseException:
             self.object.close()
@@ -75,7 +86,8 @@ class KernelLoad:
         self._maps: dict[str, Map] = {}
         self._ring = RingBuffer(self.map("events").fd)
         self.numbers = {e.name: n for n, e in enumerate(self.endpoints, HOST_ENDPOINT + 1)}
-        self.generation = 1
+        self.generation: int = replaces.generation + 1 if replaces is not None else 1
+        self._contexts: dict[int, bytes] = {}
         # Numbers that stand for values of `same` keys never leave this process: any key for them will do.
         self._records = IdentityBuilder(artifact.manifest, bytes(32))
         self.fill()
@@ -94,6 +106,11 @@ class KernelLoad:
 
     def fill(self, bound: frozenset[str] = frozenset(), own_netns: frozenset[str] = frozenset()) -> None:
         """Endpoints, addresses and the configuration: ready, every packet traced. `bound` and `own_netns` name endpoints."""
+        self.write_endpoints(bound, own_netns)
+        self.configure()
+
+    def write_endpoints(self, bound: frozenset[str], own_netns: frozenset[str]) -> None:
+        """The host and `self.endpoints` with their addresses, flags and identities."""
         self.map("identities").update(NUMBER.pack(HOST_ENDPOINT), self._records.host())
         self.map("endpoints").update(NUMBER.pack(HOST_ENDPOINT), ENDPOINT.pack(HOST_ENDPOINT, 0))
         for address in self.host:
@@ -106,7 +123,6 @@ class KernelLoad:
             self.map("endpoints").update(NUMBER.pack(number), ENDPOINT.pack(number, flags))
             for address in endpoint.addresses:
                 self._own(address, number)
-        self.configure()
 
     def _own(self, address: Address, number: int) -> None:
         family, value = address
@@ -137,7 +153,7 @@ class KernelLoad:
 
     def forget(self) -> None:
         """Empties the tables of connections, fragments and denials."""
-        for name in ("ct4", "ct6", "frags", "denials"):
+        for name in STATE_TABLES:
             table = self.map(name)
             for key in list(table.keys()):
                 table.delete(key)
@@ -149,6 +165,20 @@ class KernelLoad:
         events = list(self._ring.consume())
         event = dict(zip(EVENT_FIELDS, EVENT.unpack(events[-1]), strict=True)) if events else None
         return Ran(result.code, event)
+
+    def run_many(self, packets: Sequence[tuple[Hook, bytes, int]]) -> tuple[list[int | None], list[dict[str, Any]]]:
+        """Like `run` one after another, each a hook, a frame and a device: all return values, None where the kernel refuses a frame,
+        and all events in their order."""
+        found = testrun.codes((self.programs[h], data, self._context(h, data, device)) for h, data, device in packets)
+        events = [dict(zip(EVENT_FIELDS, EVENT.unpack(e), strict=True)) for e in self._ring.consume()]
+        return found, events
+
+    def _context(self, hook: Hook, data: bytes, device: int) -> bytes:
+        if hook is Hook.XDP_INGRESS:
+            return testrun.xdp_context(device, len(data))
+        if device not in self._contexts:
+            self._contexts[device] = testrun.skb_context(device)
+        return self._contexts[device]
 
     def close(self) -> None:
         self._ring.close()

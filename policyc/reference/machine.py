@@ -27,7 +27,7 @@ from policyc.reference.packet import (
     Quote,
     parse,
 )
-from policyc.reference.verdict import Judgement, Traffic, judge
+from policyc.reference.verdict import Judgement, Traffic, judge, judge_prospectively
 from policyc.reference.world import HOST, Address, AddressClass, Subject, World, subject_name
 
 DHCP_SERVER, DHCPV6_SERVER, UDP = 67, 547, 17
@@ -80,6 +80,17 @@ class Cgroup:
     own_netns: bool = False
 
 
+@dataclass
+class Noted:
+    """What a packet's events and counters depend on besides its judgement: how it was read, if it was; whose it is, if that is known;
+    whether rules were asked about it (not about its connection or its first fragment); whether it entered a connection."""
+
+    packet: Parsed | None = None
+    subject: SubjectKey | None = None
+    judged: bool = False
+    opened: bool = False
+
+
 @dataclass(frozen=True)
 class _Flow:
     """A packet as its subject sees it."""
@@ -91,7 +102,11 @@ class _Flow:
 
     @property
     def key(self) -> SubjectKey:
-        return subject_name(self.subject), self.subject is HOST
+        return _subject_key(self.subject)
+
+
+def _subject_key(subject: Subject) -> SubjectKey:
+    return subject_name(subject), subject is HOST
 
 
 NOT_JUDGED = Judgement("allow", "none")
@@ -106,7 +121,7 @@ MALFORMED = Judgement("deny", "malformed")
 class Machine:
     """One load. `points` by interface index, `cgroups` by cgroup id. With `audit` the whole load only reports.
 
-    Change `world` by `update`, `points`, `cgroups` and `state` by assignment."""
+    Change `world` by `update`, `points`, `cgroups` and `state` by assignment. `noted` is about the last packet."""
 
     def __init__(
         self,
@@ -121,6 +136,7 @@ class Machine:
         self.points, self.cgroups = dict(points or {}), dict(cgroups or {})
         self.audit, self.state = audit, state
         self.generation = 1
+        self.noted = Noted()
         self.connections: dict[Tuple, Connection] = {}
         self.fragments: dict[FragmentKey, FirstFragment] = {}
 
@@ -143,6 +159,7 @@ class Machine:
         """Judge a packet at `now` (ns). `cgroups`: ids from the socket's own cgroup to the root. `ethertype` and `tagged`: see packet.parse.
 
         What is not judged has the reason `none`."""
+        self.noted = Noted()
         if self.state is State.NOT_READY:
             return NOT_READY
         if self.state is State.DORMANT:
@@ -153,8 +170,12 @@ class Machine:
         if point is None:
             return NOT_READY
         if isinstance(point, Workload):
-            return self._at_workload(hook, parse(frame, tagged=tagged), now, point)
-        return self._at_uplink(hook, parse(frame, tagged=tagged), now)
+            return self._at_workload(hook, frame, tagged, now, point)
+        return self._at_uplink(hook, self._read(frame, tagged=tagged), now)
+
+    def _read(self, frame: bytes, *, ethertype: int | None = None, tagged: bool = False) -> Parsed:
+        self.noted.packet = packet = parse(frame, ethertype=ethertype, tagged=tagged)
+        return packet
 
     # --- attach points ---
 
@@ -167,22 +188,24 @@ class Machine:
         endpoint = self._endpoint(nearest.endpoint if nearest is not None else None)
         if nearest is None or endpoint is None:
             return self._without_policy(UNREGISTERED)
-        packet = parse(frame, ethertype=_ethertype(frame) if ethertype is None else ethertype)
+        packet = self._read(frame, ethertype=_ethertype(frame) if ethertype is None else ethertype)
         if _is_no_flow(packet) or (nearest.own_netns and ifindex == LOOPBACK_IFINDEX):
             return NOT_JUDGED
         return self._of_bound(packet, endpoint, hook.direction, now)
 
-    def _at_workload(self, hook: Hook, packet: Parsed, now: int, point: Workload) -> Judgement:
+    def _at_workload(self, hook: Hook, frame: bytes, tagged: bool, now: int, point: Workload) -> Judgement:
         """What arrives at the host's end is what the workload sends."""
         endpoint = self._endpoint(point.endpoint)
         if endpoint is None:
             return self._without_policy(UNREGISTERED)
+        packet = self._read(frame, tagged=tagged)
         if _is_no_flow(packet):
             return NOT_JUDGED
         direction = Direction.EGRESS if hook.direction is Direction.INGRESS else Direction.INGRESS
         return self._of_bound(packet, endpoint, direction, now)
 
     def _of_bound(self, packet: Parsed, subject: Subject, direction: Direction, now: int) -> Judgement:
+        self.noted.subject = _subject_key(subject)
         head = _head(packet)
         if head is None:
             return self._malformed(subject, direction)
@@ -228,6 +251,7 @@ class Machine:
 
     def _judge(self, packet: Parsed, flow: _Flow, now: int) -> Judgement:
         tick = now // TICK
+        self.noted.subject = flow.key
         if isinstance(packet, Packet) and packet.head.kind is FragmentKind.LATER:
             return self._later_fragment(packet, flow, tick)
         judgement = (
@@ -247,22 +271,24 @@ class Machine:
         established = self._established(packet, flow, tick)
         if established is not None:
             return established
+        self.noted.judged = True
         judgement = self._fresh(flow.subject, flow.direction, flow.remote, packet.traffic)
         if judgement.verdict == "allow" and _makes_connection(packet):
             connection = Connection(flow.direction, packet.traffic, self.generation, judgement.rule, tick)
             connection.note(packet, flow.direction, tick)
             self.connections[_tuple(packet, flow)] = connection
+            self.noted.opened = True
         return judgement
 
     def _fresh(self, subject: Subject, direction: Direction, remote: Address, traffic: Traffic) -> Judgement:
-        judgement = judge(self.world, subject, direction, remote, traffic)
         if not self.audit:
-            return judgement
-        full = judgement.prospective or judgement
+            return judge(self.world, subject, direction, remote, traffic)
+        full = judge_prospectively(self.world, subject, direction, remote, traffic)
         return replace(NO_POLICY, prospective=full if full.verdict == "deny" else None)
 
     def _malformed(self, subject: Subject, direction: Direction) -> Judgement:
         """Denied for a subject that some policy selects."""
+        self.noted.judged = True
         selects = [self.world.book(subject, direction, audited=audited).selected for audited in (False, True)]
         enforced, prospective = (MALFORMED if selected else NO_POLICY for selected in selects)
         if self.audit:
@@ -315,6 +341,7 @@ class Machine:
             return replace(first.judgement, prospective=None)  # told with the first
         if packet.head.version == 6 and packet.head.protocol in EXTENSION_HEADERS:
             return self._malformed(flow.subject, flow.direction)
+        self.noted.judged = True
         return self._fresh(flow.subject, flow.direction, flow.remote, packet.traffic)
 
 

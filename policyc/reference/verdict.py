@@ -124,11 +124,24 @@ def _decide(case: _Case, book: RuleBook, direction: Direction) -> Judgement:
 
 def judge(world: World, subject: Subject, direction: Direction, peer: Address, traffic: Traffic) -> Judgement:
     """Judge as the first packet of a new connection. `peer` is the other end's address."""
-    case = _Case(world, subject, world.peer(peer), traffic)
-    enforced = _decide(case, world.book(subject, direction, audited=False), direction)
+    enforced = _judge(world, subject, direction, peer, traffic, audited=False)
     if not world.has_audit:
         return enforced
-    prospective = _decide(case, world.book(subject, direction, audited=True), direction)
+    prospective = judge_prospectively(world, subject, direction, peer, traffic)
     if prospective.verdict == enforced.verdict:
         return enforced
     return replace(enforced, prospective=prospective)
+
+
+def judge_prospectively(
+    world: World, subject: Subject, direction: Direction, peer: Address, traffic: Traffic
+) -> Judgement:
+    """The same with all that is audited in force."""
+    return _judge(world, subject, direction, peer, traffic, audited=True)
+
+
+def _judge(
+    world: World, subject: Subject, direction: Direction, peer: Address, traffic: Traffic, *, audited: bool
+) -> Judgement:
+    case = _Case(world, subject, world.peer(peer), traffic)
+    return _decide(case, world.book(subject, direction, audited=audited), direction)

@@ -1,28 +1,42 @@
-"""Random packets over the addresses of a random world: connections and their replies, fragments, ICMP errors, broken heads."""
+"""Random packets of conversations between those who are there: replies, reused ports, fragments, ICMP errors, broken heads."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
-from random_world import ADDRESSES, PORTS
+from random_world import Edges, Who
 
+from policyc.artifact.layout import Hook
 from policyc.reference.world import Address
 
 TCP, UDP, SCTP, ICMP, ICMPV6, GRE = 6, 17, 132, 1, 58, 47
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+FLAGS = (SYN, SYN, SYN | ACK, ACK, ACK, ACK | PSH, FIN | ACK, FIN | ACK, RST, RST | ACK, 0, SYN | FIN, SYN | RST)
 EXTENSIONS = (0, 43, 60)
+TAGS = ((0x8100,), (0x88A8, 0x8100), (0x8100, 0x8100), (0x8100, 0x8100, 0x8100))
 
 
 def ip(
-    family: str, src: int, dst: int, protocol: int, payload: bytes, *, hops: int = 64, fragment: int = 0, ident: int = 7
+    family: str,
+    src: int,
+    dst: int,
+    protocol: int,
+    payload: bytes,
+    *,
+    hops: int = 64,
+    fragment: int = 0,
+    ident: int = 7,
+    options: bytes = b"",
 ) -> bytes:
-    """`fragment` is the 16-bit field of IPv4 (flags and offset in units of 8)."""
+    """`fragment` is the 16-bit field of IPv4 (flags and offset in units of 8), `options` are IPv4's."""
     if family == "4":
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), ident, fragment, hops, protocol, 0)
-        return head + src.to_bytes(4) + dst.to_bytes(4) + payload
+        first, total = 0x45 + len(options) // 4, 20 + len(options) + len(payload)
+        head = struct.pack("!BBHHHBBH", first, 0, total, ident, fragment, hops, protocol, 0)
+        return head + src.to_bytes(4) + dst.to_bytes(4) + options + payload
     head = struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops)
     return head + src.to_bytes(16) + dst.to_bytes(16) + payload
 
@@ -31,7 +45,8 @@ def fragment_header(following: int, offset: int, more: bool, ident: int) -> byte
     return struct.pack("!BBHI", following, 0, offset << 3 | more, ident)
 
 
-def options(following: int, units: int = 0) -> bytes:
+def extension(following: int, units: int = 0) -> bytes:
+    """An extension header of 8 * (`units` + 1) bytes."""
     return bytes((following, units)) + bytes(6 + 8 * units)
 
 
@@ -40,114 +55,230 @@ def ethernet(family: str, packet: bytes, tags: Sequence[int] = ()) -> bytes:
     return bytes(12) + tagged + (b"\x08\x00" if family == "4" else b"\x86\xdd") + packet
 
 
-def l4(r: Random, protocol: int, sport: int, dport: int) -> bytes:
-    if protocol == TCP:
-        flags = r.choice((SYN, SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST, RST | ACK, 0, SYN | FIN))
-        return (
-            struct.pack("!HHIIBBHHH", sport, dport, 1, 2, r.choice((5, 5, 5, 5, 8, 4)) << 4, flags, 99, 0, 0) + b"data"
-        )
-    if protocol == UDP:
-        return struct.pack("!HHHH", sport, dport, 12, 0) + b"data"
-    if protocol == SCTP:
-        return struct.pack("!HHII", sport, dport, 1, 0)
-    if protocol == ICMP:
-        return struct.pack("!BBHHH", r.choice((8, 8, 0, 0, 3, 11, 13)), r.choice((0, 0, 1)), 0, sport, 1) + b"ping"
-    if protocol == ICMPV6:
-        return (
-            struct.pack("!BBHHH", r.choice((128, 128, 129, 129, 1, 4, 135, 143)), r.choice((0, 0, 1)), 0, sport, 1)
-            + b"ping"
-        )
-    return b"whatever"
+@dataclass(frozen=True)
+class Conversation:
+    """`destination_port` of ICMP is type << 8 | code, `source_port` the identifier."""
+
+    family: str
+    source: int
+    destination: int
+    protocol: int
+    source_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True)
+class Packet:
+    """An IP packet without its link header, and whose it claims to be."""
+
+    family: str
+    source: int
+    destination: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A frame at a hook of a device (a name of Place.devices)."""
+
+    hook: Hook
+    device: str
+    frame: bytes
 
 
 @dataclass
 class Traffic:
-    """Draws frames. A few tuples are used again and again, so that tables have something to find."""
+    """Draws what is sent. A few conversations go on and on, so that tables have something to find."""
 
     random: Random
-    tuples: list[tuple[str, int, int, int, int, int]] = field(default_factory=list)
-    sent: list[tuple[str, bytes]] = field(default_factory=list)
+    edges: Edges
+    who: Who
+    conversations: list[Conversation] = field(default_factory=list)
+    past: list[Packet] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        r = self.random
-        for _ in range(10):
-            family = r.choice("46")
-            src, dst = (r.choice(ADDRESSES[family]) for _ in range(2))
-            protocol = r.choice((TCP, TCP, UDP, SCTP, ICMP, ICMPV6, GRE))
-            self.tuples.append((family, src, dst, protocol, r.choice((5, 6)), r.choice(PORTS)))
+        for _ in range(12):
+            self._meet()
 
-    def owned(self, owners: Sequence[Address]) -> None:
-        """Lets most tuples begin or end at one of these addresses, so that somebody is judged."""
-        r = self.random
-        for number, (family, src, dst, *rest) in enumerate(self.tuples):
-            mine = [a for f, a in owners if f == family]
-            if mine and r.random() < 0.8:
-                src, dst = (r.choice(mine), dst) if r.random() < 0.5 else (src, r.choice(mine))
-                self.tuples[number] = (family, src, dst, *rest)
+    def _meet(self) -> None:
+        """A new conversation, mostly of or with somebody who is judged, the workload's own above all: elsewhere most of what it sends is spoofed."""
+        r, now = self.random, self.who
+        family = r.choice("46")
+        first = {now.workload: 4, now.inner: 2, now.outer: 1}
+        owners: list[Address] = [a for e in now.endpoints for a in e.addresses * first.get(e.name, 1)] + [*now.host]
+        mine = [a for f, a in owners if f == family]
+        ends = [r.choice(mine) if mine and r.random() < 0.6 else r.choice(self.edges.addresses[family]) for _ in "sd"]
+        if mine and r.random() < 0.85:
+            ends[r.randrange(2)] = r.choice(mine)
+        protocol = r.choice((TCP, TCP, TCP, UDP, SCTP, ICMP, ICMPV6, GRE))
+        sport, dport = r.choice((5, 6)), r.choice(self.edges.ports)
+        if protocol in (ICMP, ICMPV6):
+            kind, code = r.choice(self.edges.icmp)
+            dport = kind << 8 | code
+        elif protocol == GRE:
+            protocol = r.choice(self.edges.protocols)
+        elif r.random() < 0.05:
+            sport = dport
+        self.conversations.append(Conversation(family, *ends, protocol, sport, dport))
 
-    def frame(self) -> tuple[str, bytes]:
-        """Family and Ethernet frame."""
+    def send(self) -> list[Sent]:
+        """What becomes of one packet: it is seen where its source sends it and where its destination gets it, or anywhere."""
         r = self.random
-        family, src, dst, protocol, sport, dport = r.choice(self.tuples)
-        if r.random() < 0.45:
-            src, dst, sport, dport = dst, src, (sport if protocol in (ICMP, ICMPV6) else dport), sport
+        if r.random() < 0.05:
+            self._meet()
+            del self.conversations[r.randrange(len(self.conversations) - 1)]
+        sent = []
+        for packet in self._packets():
+            frame = ethernet(packet.family, packet.data, r.choice(TAGS) if r.random() < 0.06 else ())
+            if r.random() < 0.01:
+                frame = frame[:12] + r.choice((b"\x08\x06", b"\x88\xcc")) + frame[14:]
+            points = self._points(packet) if r.random() < 0.85 else []
+            sent += [Sent(hook, device, frame) for hook, device in points or [self._anywhere()]]
+        return sent
+
+    # --- where ------------------------------------------------------------------------------------------------
+
+    def _anywhere(self) -> tuple[Hook, str]:
+        devices = ("workload", "uplink", "empty", "unknown", "loopback")
+        return self.random.choice(list(Hook)), self.random.choices(devices, (6, 6, 1, 1, 2))[0]
+
+    def _points(self, packet: Packet) -> list[tuple[Hook, str]]:
+        r, now = self.random, self.who
+        points: list[tuple[Hook, str]] = []
+        cgroup = now.inner or now.outer
+        for number, leaves in ((packet.source, True), (packet.destination, False)):
+            owner = now.owner(("4", number) if packet.family == "4" else ("6", number))
+            if owner is None or r.random() < 0.1:
+                continue
+            if owner == now.workload:
+                arriving = r.choice((Hook.TC_INGRESS, Hook.TC_INGRESS, Hook.XDP_INGRESS))
+                points.append((arriving if leaves else Hook.TC_EGRESS, "workload"))
+            elif owner == cgroup:
+                device = r.choice(("uplink", "uplink", "loopback"))
+                points.append((Hook.CGROUP_EGRESS if leaves else Hook.CGROUP_INGRESS, device))
+            else:
+                arriving = r.choice((Hook.TC_INGRESS, Hook.TC_INGRESS, Hook.XDP_INGRESS))
+                points.append((Hook.TC_EGRESS if leaves else arriving, "uplink"))
+        return points
+
+    # --- what -------------------------------------------------------------------------------------------------
+
+    def _packets(self) -> list[Packet]:
+        r = self.random
         kind = r.random()
-        if kind < 0.12 and self.sent:
-            packet = self._error(family)
-        elif kind < 0.3:
-            packet = self._fragment(family, src, dst, protocol, l4(r, protocol, sport, dport))
+        if kind < 0.1 and self.past:
+            made = [self._error()]
         else:
-            payload = l4(r, protocol, sport, dport)
-            if family == "6" and r.random() < 0.3:
-                protocol, payload = self._chain(protocol, payload)
-            packet = ip(family, src, dst, protocol, payload, hops=r.choice((64, 64, 255, 1)))
-        self.sent = [*self.sent[-8:], (family, packet)]
-        if r.random() < 0.1:
-            packet = self._broken(packet)
-        tags = r.choice(((), (), (), (), (0x8100,), (0x88A8, 0x8100), (0x8100, 0x8100, 0x8100)))
-        return family, ethernet(family, packet, tags)
+            one = r.choice(self.conversations)
+            forth = r.random() < 0.6
+            src, dst = (one.source, one.destination) if forth else (one.destination, one.source)
+            payload = self._l4(one, forth)
+            if kind < 0.2:
+                pieces = self._pieces(one.family, src, dst, one.protocol, payload)
+            else:
+                pieces = [self._whole(one.family, src, dst, one.protocol, payload)]
+            made = [Packet(one.family, src, dst, data) for data in pieces]
+        self.past = [*self.past[-9:], *made]
+        if r.random() < 0.08:
+            made = [Packet(p.family, p.source, p.destination, self._broken(p.data)) for p in made]
+        return made
+
+    def _l4(self, one: Conversation, forth: bool) -> bytes:
+        r = self.random
+        ports = (one.source_port, one.destination_port) if forth else (one.destination_port, one.source_port)
+        if one.protocol == TCP:
+            flags, words = r.choice(FLAGS), r.choice((5, 5, 5, 5, 5, 5, 8, 4))
+            return struct.pack("!HHIIBBHHH", *ports, 1, 2, words << 4, flags, 99, 0, 0) + b"data" * r.choice((0, 1, 9))
+        if one.protocol == UDP:
+            return struct.pack("!HHHH", *ports, 12, 0) + b"data" * r.choice((0, 1, 9))
+        if one.protocol == SCTP:
+            return struct.pack("!HHII", *ports, 1, 0) + b"data"
+        if one.protocol in (ICMP, ICMPV6):
+            kind, code = one.destination_port >> 8, one.destination_port & 255
+            if kind in (8, 128) and not forth:
+                kind -= 8 if kind == 8 else -1
+            if r.random() < 0.15:
+                kind = r.choice((0, 8, 3, 11, 128, 129, 1, 4, 130, 135, 137, 143))
+            return struct.pack("!BBHHH", kind, code, 0, one.source_port, 1) + b"ping" * 4
+        return b"whatever" * r.choice((0, 1, 3))
+
+    def _whole(self, family: str, src: int, dst: int, protocol: int, payload: bytes) -> bytes:
+        r = self.random
+        hops, options = r.choice((64, 64, 64, 255, 1)), b""
+        if family == "6" and r.random() < 0.2:
+            protocol, payload = self._chain(protocol, payload)
+        if family == "4" and r.random() < 0.1:
+            options = bytes(4 * r.choice((1, 3, 10)))
+        return ip(family, src, dst, protocol, payload, hops=hops, options=options)
 
     def _chain(self, protocol: int, payload: bytes) -> tuple[int, bytes]:
-        for _ in range(self.random.choice((1, 1, 2, 7, 8, 9))):
-            payload = options(protocol, self.random.choice((0, 0, 1))) + payload
-            protocol = self.random.choice(EXTENSIONS)
+        """Extension headers before the payload, an atomic fragment's among them."""
+        r = self.random
+        for _ in range(r.choice((1, 1, 2, 3, 7, 8, 9))):
+            if r.random() < 0.15:
+                payload, protocol = fragment_header(protocol, 0, False, 9) + payload, 44
+                continue
+            payload = extension(protocol, r.choice((0, 0, 1, 2))) + payload
+            protocol = r.choice(EXTENSIONS)
         return protocol, payload
 
-    def _fragment(self, family: str, src: int, dst: int, protocol: int, payload: bytes) -> bytes:
+    def _pieces(self, family: str, src: int, dst: int, protocol: int, payload: bytes) -> list[bytes]:
+        """Fragments of one packet in any order, some lost, some twice, some of another packet with that number."""
         r = self.random
-        ident, offset, more = r.choice((1, 2)), r.choice((0, 0, 1, 2, 8191)), r.random() < 0.5
-        cut = payload if r.random() < 0.8 else payload[:8]
-        if family == "4":
-            return ip(family, src, dst, protocol, cut, fragment=offset | more << 13, ident=ident)
-        following = protocol
-        if r.random() < 0.2:
-            following, cut = 60, options(protocol) + cut
-        body = fragment_header(following, offset, more, ident) + cut
-        outer = 44
-        if r.random() < 0.2:
-            body, outer = options(44) + body, 0
-        return ip(family, src, dst, outer, body)
-
-    def _error(self, family: str) -> bytes:
-        r = self.random
-        about = [p for f, p in self.sent if f == family and len(p) >= 28]
-        if not about:
-            return ip(family, 1, 2, GRE, b"")
-        quoted = r.choice(about)
-        width = 4 if family == "4" else 16
-        at = 12 if family == "4" else 8
-        source = int.from_bytes(quoted[at : at + width])
-        target = source if r.random() < 0.85 else r.choice(ADDRESSES[family])
-        protocol, type_ = (ICMP, r.choice((3, 11, 12))) if family == "4" else (ICMPV6, r.choice((1, 2, 3, 4)))
-        if r.random() < 0.15:
-            quoted = quoted[: r.randrange(len(quoted))]
-        body = struct.pack("!BBHI", type_, r.choice((0, 1)), 0, 0) + quoted
-        return ip(family, r.choice(ADDRESSES[family]), target, protocol, body)
-
-    def _broken(self, packet: bytes) -> bytes:
-        """Truncated, or one byte of the heads changed."""
-        r = self.random
+        if family == "6" and r.random() < 0.25:
+            payload, protocol = extension(protocol) + payload, 60
+        payload += bytes(-len(payload) % 8 + 8 * r.randrange(3))
+        cuts = sorted({0, len(payload), *(8 * r.randrange(len(payload) // 8 + 1) for _ in range(r.choice((1, 1, 2))))})
+        ident = r.choice((1, 2, 3))
+        made = []
+        for begin, end in pairwise(cuts):
+            more, offset = end < len(payload), begin // 8
+            if r.random() < 0.05:
+                offset, more = r.choice(((0, True), (1, True), (8191, False), (0, False)))
+            if family == "4":
+                made.append(
+                    ip(family, src, dst, protocol, payload[begin:end], fragment=offset | more << 13, ident=ident)
+                )
+                continue
+            body, outer = fragment_header(protocol, offset, more, ident) + payload[begin:end], 44
+            if r.random() < 0.15:
+                body, outer = extension(44) + body, r.choice(EXTENSIONS)
+            if r.random() < 0.03:
+                body, outer = fragment_header(44, 0, r.random() < 0.5, 4) + body, 44
+            made.append(ip(family, src, dst, outer, body))
         if r.random() < 0.5:
-            return packet[: r.randrange(20, len(packet) + 1)]
-        at = r.choice((0, 2, 3, 6, 7, 9, r.randrange(len(packet))))
-        return packet[:at] + bytes((r.randrange(256),)) + packet[at + 1 :]
+            r.shuffle(made)
+        return made if r.random() < 0.8 else r.choices(made, k=len(made))
+
+    def _error(self) -> Packet:
+        """An ICMP error about something that was sent, to who sent it or, rarely, to somebody else."""
+        r = self.random
+        about = r.choice(self.past)
+        family, quoted = about.family, about.data
+        target = about.source if r.random() < 0.9 else r.choice(self.edges.addresses[family])
+        sender = about.destination if r.random() < 0.5 else r.choice(self.edges.addresses[family])
+        protocol, kind = (ICMP, r.choice((3, 3, 4, 11, 12))) if family == "4" else (ICMPV6, r.choice((1, 2, 3, 4)))
+        cut = r.random()
+        if cut < 0.15:
+            quoted = quoted[: r.randrange(len(quoted))]
+        elif cut < 0.5:  # what RFC 792 asks for
+            quoted = quoted[: 4 * (quoted[0] & 15) + 8 if family == "4" and quoted else 48]
+        body = struct.pack("!BBHI", kind, r.choice((0, 1)), 0, 0) + quoted
+        return Packet(family, sender, target, self._whole(family, sender, target, protocol, body))
+
+    def _broken(self, data: bytes) -> bytes:
+        """Truncated, lengthened, or a byte or bit of the heads changed."""
+        r = self.random
+        kind = r.random()
+        if kind < 0.4:
+            return data[: r.randrange(20, len(data) + 1)]
+        if kind < 0.5:
+            return data + bytes(r.choice((1, 4, 8)))
+        at = r.choice((0, 2, 3, 4, 5, 6, 7, 9, r.randrange(min(len(data), 64))))
+        value = data[at] ^ 1 << r.randrange(8) if r.random() < 0.5 else r.randrange(256)
+        return data[:at] + bytes((value,)) + data[at + 1 :]
+
+
+def usable(one: Sent) -> bool:
+    """Whether TEST_RUN can send it: a cgroup sees IP only."""
+    return one.hook not in (Hook.CGROUP_INGRESS, Hook.CGROUP_EGRESS) or one.frame[12:14] in (b"\x08\x00", b"\x86\xdd")

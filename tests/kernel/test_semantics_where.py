@@ -362,3 +362,22 @@ def test_a_load_that_only_reports_passes_what_no_rule_denies_and_tells(place: Pl
         every(scene, (UNKNOWN_IN,), syn(WORLD, WEB, 80), "deny not-ready")
         scene.configure(events=Events.NONE)
         assert scene.send(WORKLOAD_IN, syn(WORLD, WEB, 82))[1] is not None
+
+
+AUDITED_RULE = """
+policy web for { app == web } {
+  ingress { deny from any on tcp/82 audit as soon
+            allow from any on tcp log as logged }
+}
+"""
+
+
+def test_a_load_that_only_reports_has_all_that_is_audited_in_force(place: Place) -> None:
+    with Scene(place, AUDITED_RULE, WHO, HOST, workload="web", audit=True) as scene:
+        every(scene, (WORKLOAD_IN,), syn(WORLD, WEB, 82), "allow no-policy ~ deny rule web.soon")
+        every(scene, (WORKLOAD_IN,), syn(WORLD, WEB, 81), "allow no-policy")
+        scene.forget()
+        scene.configure(events=Events.NONE)
+        assert scene.send(WORKLOAD_IN, syn(WORLD, WEB, 82))[1] is not None
+        # Rules only report here: what one of them allows is not its connection to tell of.
+        assert scene.send(WORKLOAD_IN, syn(WORLD, WEB, 81))[1] is None
