@@ -26,7 +26,6 @@ from policyc.artifact.layout import (
     Reason,
 )
 from policyc.artifact.reader import Artifact, read
-from policyc.codegen.emit import compile_object
 from policyc.codegen.records import CT_SEEN, FRAG_SEEN
 from policyc.ir.pipeline import build
 from policyc.ir.tables import Tables
@@ -64,10 +63,13 @@ class Place:
 
 def compiled(policy: PolicySet, searched: bool) -> Artifact:
     """The policy's artifact, all its rows searched in read-only data or, where the cost model says so, decided in the code."""
-    return _artifact(policy, build(policy), "searched" if searched else "chosen")
+    return artifact(policy, build(policy), "searched" if searched else "chosen")
 
 
-def _artifact(policy: PolicySet, tables: Tables, structure: str) -> Artifact:
+def artifact(policy: PolicySet, tables: Tables, structure: str) -> Artifact:
+    """The object of these tables, with their rows stored as `structure` says (scenario.STRUCTURES)."""
+    from policyc.codegen.emit import compile_object  # not where compiled objects are brought along
+
     if structure == "searched":
         tables = replace(tables, inline_rows=())
     return read(compile_object(tables, policy, {}, "").object)
@@ -80,7 +82,7 @@ Compiler = Callable[[str, str], Artifact]
 def compile_text(text: str, structure: str) -> Artifact:
     """A policy's text with its rows stored as `structure` says (scenario.STRUCTURES)."""
     policy = checked(text)
-    return _artifact(policy, build(policy), structure)
+    return artifact(policy, build(policy), structure)
 
 
 class _Load(KernelLoad):
