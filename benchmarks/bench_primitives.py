@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
+
 from benchmarks.bench_verdict import FRAME, compiled
 from policyc.artifact.layout import ENTRY_PREFIX, Hook, MapSpec, PointKind, State
 from policyc.artifact.reader import read
 from policyc.codegen.function import I32, I64, PTR, Function, Helper, Value
-from policyc.codegen.match import Data
 from policyc.kernel_engine import LOOPBACK, KernelLoad
 from policyc.runtime import testrun
 from policyc.runtime.libbpf import lib
@@ -93,13 +94,16 @@ def tree(f: Function, maps: Any) -> None:
 
 def search(f: Function, maps: Any) -> None:
     """A branch-free search for the last of 4,096 sorted numbers that is not above the key."""
-    numbers = Data(f.module, "sorted", 4, list(range(LEAVES)))
+    numbers = ir.GlobalVariable(f.module, ir.ArrayType(I32, LEAVES), "sorted")
+    numbers.initializer = ir.Constant(numbers.value_type, list(range(LEAVES)))
+    numbers.global_constant, numbers.section, numbers.type = True, ".rodata", PTR
     key = random_key(f)
     low, length = f.var(0, I32), f.var(LEAVES, I32)
     with f.loop(LEAVES.bit_length() - 1, LEAVES.bit_length() - 1):
         half = f.shr(length.get(), 1)
         at = f.add(low.get(), half)
-        above = f.sub(f.to(numbers(f, at), I64), f.to(key, I64))
+        place = f.shl(f.to(f.and_(at, LEAVES - 1), I64), 2)
+        above = f.sub(f.to(f.load(numbers, I32, place), I64), f.to(key, I64))
         mask = f.to(f.sar(f.sub(above, 1), 63), I32)
         low.set(f.add(low.get(), f.and_(half, mask)))
         length.set(f.sub(length.get(), half))

@@ -8,11 +8,13 @@ import llvmlite
 from llvmlite import ir
 
 import policyc
-from policyc.artifact import writer
+from policyc.artifact import elf, writer
 from policyc.artifact.layout import IdentityLayout
 from policyc.codegen import backend, budget, match, programs, report, state
 from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
+from policyc.codegen.rodata import Rodata
 from policyc.ir.tables import Tables
 from policyc.model import PolicySet, Span
 
@@ -41,34 +43,36 @@ def identity_layout(tables: Tables) -> IdentityLayout:
     )
 
 
-def build_module(tables: Tables, policy: PolicySet, producer: str) -> ir.Module:
+def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.Module, Rodata]:
     module = ir.Module(name="policyc")
+    rodata = Rodata(module)
     module.triple, module.data_layout = TRIPLE, DATA_LAYOUT
     main_file = policy.files[0][0] if policy.files else "policy"
     span = policy.policies[0].span if policy.policies else Span(main_file, 1, 1, 1, 1)
     debug = DebugInfo(module, main_file, producer)
     layout = identity_layout(tables)
     maps = Maps(debug, layout, len(tables.rules))
-    match_policy = match.build(module, debug, maps, tables, layout, span)
+    match_policy = match.build(module, debug, maps, rodata, tables, layout, span)
     judge = state.build(module, debug, maps, match_policy, span)
     report_function = report.build(module, debug, maps, span)
-    parsers = {c: programs.build_parser(module, debug, c, span) for c in programs.Context}
+    parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     parts = programs.Parts(parsers, judge, report_function)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)
     debug.license("Dual MIT/GPL")
     debug.finish()
-    return module
+    return module, rodata
 
 
 def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], root: str) -> Compiled:
     """`sources`: relative name → text; the policy's lines stand in the object's BTF, read from below `root`.
 
     Raises OperationError where the backend refuses the module or a program is over the kernel's limits."""
-    module = build_module(tables, policy, f"policyc {policyc.__version__}")
+    module, rodata = build_module(tables, policy, f"policyc {policyc.__version__}")
     text = str(module)
     built = backend.run(text, sources)
     used = budget.check(built.assembly)
-    sealed = writer.write(built.object, tables, policy, identity_layout(tables), llvmlite.__version__, used)
+    filled = elf.fill(built.object, rodata.contents)
+    sealed = writer.write(filled, tables, policy, identity_layout(tables), llvmlite.__version__, used)
     return Compiled(sealed, text, built.assembly)

@@ -1,73 +1,85 @@
-"""Matching: the rows, CIDR tables and groups of `ir.Tables` as read-only data, and the functions that search them.
+"""Matching: the groups of `ir.Tables`, and the verdict over the rows that a packet's peer selects (rows.py, cidrs.py).
 
-A cell's best rule is one u64, `level << 42 | action << 40 | rank << 8 | log`, all ones for none: the smaller one wins, and the upper
-24 bits tell whether two are of the same level and action. Sizes of searched arrays are powers of two, so that an index
-masked with size - 1 is within bounds for the verifier without a branch.
+Where at most one group of a direction and tier exists, its rows and tables are constants in `match_policy`; where there are several,
+`match_group` finds them by number in read-only data. Later fragments always go the latter way.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
 from policyc.artifact.layout import NO_RULE, IdentityFlag, IdentityLayout, PeerClassCode, Reason
+from policyc.codegen.branchless import NONE, at_most
+from policyc.codegen.cidrs import CidrData
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.flow import Flow, debug_type
+from policyc.codegen.flow import OFFSET, Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.records import IDENTITY_FLAGS, IDENTITY_GROUPS, IDENTITY_PEERS
-from policyc.ir.tables import Best, Group, KeyKind, Row, Tables
+from policyc.codegen.rodata import Rodata
+from policyc.codegen.rows import ACTION_SHIFT, LEVEL_SHIFT, RANK_BITS, RANK_SHIFT, RowData
+from policyc.ir.tables import Group, GroupCidrs, KeyKind, Tables
 from policyc.model import Action, Direction, Span, Tier
 
-NONE = (1 << 64) - 1
 ISOLATES, ISOLATES_PROSPECTIVE, ISOLATION_LOG, ISOLATION_LOG_PROSPECTIVE = 1, 2, 4, 8
-Fold = Callable[[Value], None]  # takes a row into the flow's best cells
+Fold = Callable[[list[Value]], None]  # takes a row's best cells
 # A group in the array `groups`: so many words, and the place of each.
-_GROUP_WORDS = 16
-_ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT, _ISOLATION, _CIDR, _ANY, _WORLD, _SEL, _SEL_LEN, _SAME = range(10)
+_GROUP_WORDS = 8
+_ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT, _ISOLATION, _LAYERS, _SELECTORS, _SELECTOR_COUNT, _SAME = range(8)
+# A group's use of a CIDR table in the array `layers`: table, where its buckets stand, and where its rows do (_DIRECT: leaves are rows).
+_LAYER_WORDS = 8
+_TABLE, _BASE4, _SHIFT4, _ANY, _WORLD = range(5)
+_DIRECT = 0xFFFFFFFF
+# The flow record's best cells while groups are asked one by one: enforced and prospective.
+BESTS, NAMED = ("best", "best_prospective"), ("named", "named_prospective")
 _NO_SAME = 0xFFFFFFFF  # at _SAME of a group without such rows
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
-class Data:
-    """A read-only array of fixed-width integers. `f` loads element `index & mask`."""
-
-    def __init__(self, module: ir.Module, name: str, width: int, values: Sequence[int]) -> None:
-        self.width, self.length = width, _power_of_two(max(len(values), 1))
-        code = {4: "I", 8: "Q"}[width]
-        content = struct.pack(f"<{len(values)}{code}", *values).ljust(self.length * width, b"\0")
-        type_ = ir.ArrayType(I8, len(content))
-        var = ir.GlobalVariable(module, type_, name)
-        var.initializer = ir.Constant(type_, bytearray(content))
-        var.global_constant, var.linkage, var.section, var.align = True, "internal", ".rodata", 8
-        var.type = PTR
-        self.var = var
-
-    def __call__(self, f: Function, index: Value) -> Value:
-        masked = f.and_(f.to(index, I64), self.length - 1)
-        type_ = I32 if self.width == 4 else I64
-        return f.load(self.var, type_, f.shl(masked, 2 if self.width == 4 else 3))
+DENSE_LIMIT = 1 << 20  # entries of the table of rows by group and selector
 
 
 def build(
-    module: ir.Module, debug: DebugInfo, maps: Maps, tables: Tables, layout: IdentityLayout, span: Span
+    module: ir.Module, debug: DebugInfo, maps: Maps, rodata: Rodata, tables: Tables, layout: IdentityLayout, span: Span
 ) -> ir.Function:
     """match_policy(flow, direction, key): fills the outcome of a flow record."""
-    return _Builder(module, debug, maps, tables, layout, span).build()
+    return _Builder(module, debug, maps, rodata, tables, layout, span).build()
+
+
+def _isolation(g: Group) -> int:
+    i = g.isolation
+    return i.enforced | i.prospective << 1 | i.log << 2 | i.log_prospective << 3
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """What is known of the peer in a function: the record it stands in, and the packet's key."""
+
+    flow: Flow
+    key: Value
+    of_kind: Value  # RowData.kind_base of the key
+    class_: Value  # None where no verdict depends on it
 
 
 class _Builder:
     def __init__(
-        self, module: ir.Module, debug: DebugInfo, maps: Maps, tables: Tables, layout: IdentityLayout, span: Span
+        self,
+        module: ir.Module,
+        debug: DebugInfo,
+        maps: Maps,
+        rodata: Rodata,
+        tables: Tables,
+        layout: IdentityLayout,
+        span: Span,
     ) -> None:
-        self.module, self.debug, self.maps = module, debug, maps
+        self.module, self.debug, self.maps, self.rodata = module, debug, maps, rodata
         self.tables, self.layout, self.span = tables, layout, span
         self.variants = ("", "audit_") if tables.has_audit else ("",)  # prefixes of the flow's outcomes
+        self.lists: dict[tuple[Direction, Tier], list[int]] = {}
+        for number, g in enumerate(tables.groups):
+            self.lists.setdefault((g.direction, g.tier), []).append(number)
+        self.classes = tables.needs_peer_class
+        self.inline = frozenset(tables.inline_rows)
 
     def function(self, name: str, *args: tuple[str, ir.Type]) -> Function:
         kinds = {I32: self.debug.u32, I64: self.debug.u64}
@@ -75,397 +87,481 @@ class _Builder:
         return Function(self.module, self.debug, name, typed, self.span)
 
     def build(self) -> ir.Function:
-        self.row = self._row_search()
-        self.cidr4 = self._cidr_search(4)
-        self.cidr6 = self._cidr_search(6)
-        self.group = self._match_group()
-        return self._verdict()
+        self.rows = RowData(self.rodata, self.tables)
+        if self.rows.steps:
+            arguments = [(name, I32) for name in ("key", "steps", "begin", "length")]
+            self.rows.build_search(self.function("match_row", *arguments))
+        self.cidrs = CidrData(self.rodata, self.tables)
+        self.has_cidrs = bool(self.tables.cidr_tables)
+        if self.cidrs.used6:
+            self.cidr6 = self._cidr6()
+        self._group_data()
+        if self.tables.groups:
+            self.group = self._match_group()
+        return self._match_policy()
 
     # --- data -------------------------------------------------------------------------------------------------
 
-    def _best(self, best: Best | None) -> int:
-        if best is None:
-            return NONE
-        rule = self.tables.rules[best.rank]
-        return (rule.level << 2 | int(rule.action)) << 40 | best.rank << 8 | int(best.log)
-
-    @staticmethod
-    def _search_steps(lengths: Sequence[int]) -> int:
-        return max((n - 1).bit_length() for n in lengths) if lengths else 0
-
-    # --- rows -------------------------------------------------------------------------------------------------
-
-    def _row_search(self) -> ir.Function:
-        """match_row(row, key): the index of the row's cell that holds for `key`."""
-        keys: list[int] = []
-        enforced: list[int] = []
-        prospective: list[int] = []
-        bounds: list[int] = []
-        for row in self.tables.rows:
-            bounds += (len(keys), len(row.cells))
-            for first, cell in row.cells:
-                keys.append(first)
-                enforced.append(self._best(cell.enforced))
-                prospective.append(self._best(cell.prospective))
-        self.cells = [Data(self.module, "cells", 8, enforced)]
-        if self.tables.has_audit:
-            self.cells.append(Data(self.module, "cells_prospective", 8, prospective))
-        f = self.function("match_row", ("row", I32), ("key", I32))
-        row, key = f.args
-        if self.tables.inline_rows:
-            firsts = bounds[::2]
-            self._tree(
-                f, row, list(range(len(firsts))), lambda r: self._row_tree(f, key, self.tables.rows[r], firsts[r])
-            )
-            return f.close()
-        key_data, bound_data = Data(self.module, "row_keys", 4, keys), Data(self.module, "rows", 4, bounds)
-        at = f.shl(row, 1)
-        low, length = f.var(bound_data(f, at)), f.var(bound_data(f, f.or_(at, 1)))
-        self._search(f, low, length, bounds[1::2], lambda mid: f.to(self._not_above(f, key_data(f, mid), key), I32))
-        f.ret(low.get())
-        return f.close()
-
-    def _row_tree(self, f: Function, key: Value, row: Row, first: int) -> None:
-        """Returns the cell of `row` that holds for `key`; each leaf stands at the line of the rule that it decides for."""
-
-        def leaf(position: int) -> None:
-            cell = row.cells[position][1]
-            best = cell.enforced or cell.prospective
-            with f.line(self.tables.rules[best.rank].span if best else self.span):
-                f.ret(first + position)
-
-        self._tree(f, key, [start for start, _ in row.cells], leaf)
-
-    def _tree(
-        self, f: Function, value: Value, starts: Sequence[int], leaf: Callable[[int], None], base: int = 0
-    ) -> None:
-        """A balanced decision tree: runs `leaf(i)` for the last i whose start is not above `value`; leaves return."""
-        if len(starts) == 1:
-            leaf(base)
-            return
-        middle = len(starts) // 2
-        with f.if_else(f.cmp("<", value, starts[middle])) as (below, above):
-            with below:
-                self._tree(f, value, starts[:middle], leaf, base)
-            with above:
-                self._tree(f, value, starts[middle:], leaf, base + middle)
-        f.b.unreachable()
-
-    @staticmethod
-    def _not_above(f: Function, value: Value, key: Value) -> Value:
-        """All ones (i64) if value <= key, else zero, without a branch; both i32, unsigned."""
-        difference = f.sub(f.to(value, I64), f.to(key, I64))
-        return f.sar(f.sub(difference, 1), 63)
-
-    def _search(
-        self, f: Function, low: Var, length: Var, lengths: Sequence[int], not_above: Callable[[Value], Value]
-    ) -> None:
-        """Narrows `low` to the last of `length` sorted elements that `not_above` holds for; the first always does."""
-        steps = self._search_steps(lengths)
-        if not steps:
-            return
-        with f.loop(steps, steps):
-            half = f.shr(length.get(), 1)
-            mask = not_above(f.add(low.get(), half))
-            low.set(f.add(low.get(), f.and_(half, mask)))
-            length.set(f.sub(length.get(), half))
-
-    # --- CIDR tables ------------------------------------------------------------------------------------------
-
-    def _cidr_search(self, family: int) -> ir.Function | None:
-        """match_cidrN(table, address): the address's class. IPv6 addresses are two u64, the high one first, host order."""
-        tables = [t.v4 if family == 4 else t.v6 for t in self.tables.cidr_tables]
-        if not tables:
-            return None
-        bounds: list[int] = []
-        entries: list[tuple[int, int]] = []
-        for table in tables:
-            bounds += (len(entries), len(table))
-            entries += table
-        bound_data = Data(self.module, f"cidr{family}_tables", 4, bounds)
-        classes = Data(self.module, f"cidr{family}_classes", 4, [c for _, c in entries])
-        lengths = bounds[1::2]
-        if family == 4:
-            starts = Data(self.module, "cidr4_starts", 4, [s for s, _ in entries])
-            f = self.function("match_cidr4", ("table", I32), ("address", I32))
-            address = f.args[1]
-
-            def not_above(mid: Value) -> Value:
-                return f.to(self._not_above(f, starts(f, mid), address), I32)
-
-        else:
-            high = Data(self.module, "cidr6_high", 8, [s >> 64 for s, _ in entries])
-            low_half = Data(self.module, "cidr6_low", 8, [s & NONE for s, _ in entries])
-            f = self.function("match_cidr6", ("table", I32), ("high", I64), ("low", I64))
-
-            def not_above(mid: Value) -> Value:
-                # start <= address, as borrow of address - start, from the top bit
-                h, low_ = high(f, mid), low_half(f, mid)
-                below = self._borrow(f, f.args[1], h)
-                differs = f.xor(f.args[1], h)
-                same = f.sub(f.shr(f.or_(differs, f.sub(0, differs)), 63), 1)  # all ones if equal
-                above = f.or_(below, f.and_(same, self._borrow(f, f.args[2], low_)))
-                return f.to(f.sub(above, 1), I32)
-
-        at = f.shl(f.args[0], 1)
-        low, length = f.var(bound_data(f, at)), f.var(bound_data(f, f.or_(at, 1)))
-        self._search(f, low, length, lengths, not_above)
-        f.ret(classes(f, low.get()))
-        return f.close()
-
-    @staticmethod
-    def _borrow(f: Function, a: Value, b: Value) -> Value:
-        """1 if a < b (u64), else 0, without a branch (Hacker's Delight 2-13)."""
-        not_a = f.xor(a, NONE)
-        return f.shr(f.or_(f.and_(not_a, b), f.and_(f.or_(not_a, b), f.sub(a, b))), 63)
-
-    # --- groups -----------------------------------------------------------------------------------------------
-
     def _group_data(self) -> None:
         words: list[int] = []
-        row_maps: list[int] = []
-        selectors: list[tuple[int, int]] = []
-        self.same_tuples = sorted({keys for g in self.tables.groups for keys, _ in g.same})
+        layers: list[int] = []
+        maps: list[int] = []
         same_rows: list[int] = []
         map_at: dict[tuple[int, ...], int] = {}
+        self.same_tuples = sorted({keys for g in self.tables.groups for keys, _ in g.same})
+        self.layer_of: list[list[list[int]]] = []
+        for g in self.tables.groups:
+            own = [self._layer_words(use, maps, map_at) for use in g.cidrs]
+            self.layer_of.append(own)
+            same = len(same_rows)
+            rows = dict(g.same)
+            same_rows += [rows.get(t, 0) for t in self.same_tuples] if rows else []
+            words += [g.row_world, g.row_host, g.row_endpoint, _isolation(g)]
+            words += [len(layers) // _LAYER_WORDS << 8 | len(own), 0, len(g.selectors), same if rows else _NO_SAME]
+            layers += [word for layer in own for word in layer]
+        self._selector_data(words)
+        self.group_words = self.rodata.array("groups", 4, words, align=64)
+        self.layer_words = self.rodata.array("cidr_layers", 4, layers)
+        self.row_maps = self.rodata.array("cidr_rows", 4, maps)
+        self.same_rows = self.rodata.array("same_rows", 4, same_rows)
 
-        def row_map(rows: tuple[int, ...]) -> int:
+    def _layer_words(self, use: GroupCidrs, maps: list[int], map_at: dict[tuple[int, ...], int]) -> list[int]:
+        def place(rows: tuple[int, ...]) -> int:
             if rows not in map_at:
-                map_at[rows] = len(row_maps)
-                row_maps.extend(rows)
+                map_at[rows] = len(maps)
+                maps.extend(rows)
             return map_at[rows]
 
-        for g in self.tables.groups:
-            cidr = (g.cidrs.table + 1, row_map(g.cidrs.rows_any), row_map(g.cidrs.rows_world)) if g.cidrs else (0, 0, 0)
-            entry = [
-                g.row_world,
-                g.row_host,
-                g.row_endpoint,
-                self._isolation(g),
-                *cidr,
-                len(selectors),
-                len(g.selectors),
-            ]
-            entry.append(len(same_rows))
-            selectors += g.selectors
-            rows = dict(g.same)
-            if rows:
-                same_rows += [rows.get(t, 0) for t in self.same_tuples]
+        at = self.cidrs.tables4[use.table]
+        direct = self.cidrs.leaf_is_row[use.table]
+        rows = [_DIRECT, _DIRECT] if direct else [place(use.rows_any), place(use.rows_world)]
+        return [use.table, at.base, at.shift, *rows, 0, 0, 0]
+
+    def _selector_data(self, words: list[int]) -> None:
+        """The row of a peer's selector in a group: by a table of all selectors for each such group, or where that is too large
+        by searching the group's own."""
+        groups = [(n, g) for n, g in enumerate(self.tables.groups) if g.selectors]
+        width = max((s for _, g in groups for s, _ in g.selectors), default=-1) + 1
+        self.has_selectors = bool(groups)
+        self.is_dense = len(groups) * width <= DENSE_LIMIT
+        ids: list[int] = []
+        rows: list[int] = []
+        for number, g in groups:
+            words[number * _GROUP_WORDS + _SELECTORS] = len(rows)
+            if self.is_dense:
+                by_selector = [0] * width
+                for selector, row in g.selectors:
+                    by_selector[selector] = row
+                rows += by_selector
             else:
-                entry[_SAME] = _NO_SAME
-            words += entry + [0] * (_GROUP_WORDS - len(entry))
-        self.group_words = Data(self.module, "groups", 4, words)
-        self.row_maps = Data(self.module, "cidr_rows", 4, row_maps)
-        self.selector_ids = Data(self.module, "group_selectors", 4, [s for s, _ in selectors])
-        self.selector_rows = Data(self.module, "group_selector_rows", 4, [r for _, r in selectors])
-        self.same_rows = Data(self.module, "same_rows", 4, same_rows)
+                ids += [s for s, _ in g.selectors]
+                rows += [r for _, r in g.selectors]
+        self.selector_width = width
+        self.selector_at = words[_SELECTORS::_GROUP_WORDS]
+        self.selector_rows = self.rodata.array("selector_rows", 4, rows)
+        if not self.is_dense:
+            self.selector_ids = self.rodata.array("selector_ids", 4, ids)
 
-    @staticmethod
-    def _isolation(g: Group) -> int:
-        i = g.isolation
-        return i.enforced | i.prospective << 1 | i.log << 2 | i.log_prospective << 3
+    def _word(self, f: Function, group: Value, word: int) -> Value:
+        return self.group_words(f, group, _GROUP_WORDS, word)
 
-    def _word(self, f: Function, group: Value, word: Value) -> Value:
-        return self.group_words(f, f.add(f.mul(group, _GROUP_WORDS), word))
-
-    def _identity(self, f: Function, slot: Value) -> Value:
+    def _record(self, f: Function, slot: Value) -> Value:
         return f.lookup_index(self.maps["identities"], slot)
 
+    # --- functions --------------------------------------------------------------------------------------------
+
+    def _cidr6(self) -> ir.Function:
+        """match_cidr6(table, high, low): the leaf of an IPv6 address, of two integers in host order."""
+        f = self.function("match_cidr6", ("table", I32), ("high", I64), ("low", I64))
+        f.ret(self.cidrs.search6(f, *f.args))
+        return f.close()
+
     def _match_group(self) -> ir.Function:
-        """match_group(flow, group, key, named): folds the best cells of the group's rows that the peer selects into the flow's
-        `best` fields, or into its `named` fields if `named`."""
-        self._group_data()
-        f = self.function("match_group", ("flow", PTR), ("group", I32), ("key", I32), ("named", I32))
-        pointer, group, key, named = f.args
+        """match_group(flow, group, key): folds the best cells of the group's rows that the peer selects into the flow's
+        `best` fields, for a NAMED key into its `named` fields."""
+        f = self.function("match_group", ("flow", PTR), ("group", I32), ("key", I32))
+        pointer, group, key = f.args
         with f.if_(f.is_null(pointer)):
             f.ret(0)
         flow = Flow(f, pointer)
-        targets = [("best", "named"), ("best_prospective", "named_prospective")]
+        peer = _Peer(flow, key, self.rows.kind_base(f, key), flow.get("peer_class") if self.classes else None)
+        named = OFFSET["named"] - OFFSET["best"]
+        target = f.at_offset(pointer, f.select(f.eq(f.shr(key, 24), int(KeyKind.NAMED)), I64(named), I64(0)))
 
-        def fold(row: Value) -> None:
-            with f.if_(f.ne(row, 0)):
-                cell = f.call(self.row, row, key)
-                with f.if_else(f.ne(named, 0)) as (yes, no):
-                    for branch, which in ((yes, 1), (no, 0)):
-                        with branch:
-                            for data, names in zip(self.cells, targets, strict=False):
-                                self._fold(f, flow, names[which], data(f, cell))
+        def fold(found: list[Value]) -> None:
+            for name, value in zip(BESTS, found, strict=False):
+                f.store(target, self.rows.fold(f, f.load(target, I64, OFFSET[name]), value), offset=OFFSET[name])
 
-        class_ = flow.get("peer_class")
-        is_world = f.eq(class_, int(PeerClassCode.WORLD))
-        word = f.select(
-            is_world,
-            I32(_ROW_WORLD),
-            f.select(f.eq(class_, int(PeerClassCode.HOST)), I32(_ROW_HOST), I32(_ROW_ENDPOINT)),
-        )
-        fold(self._word(f, group, word))
-        if self.cidr4 is not None and self.cidr6 is not None:
-            self._fold_cidrs(f, flow, group, is_world, fold)
-        peers = any(g.selectors for g in self.tables.groups)
-        if peers or self.same_tuples:
-            with f.if_(f.eq(class_, int(PeerClassCode.ENDPOINT))):
-                if peers:
-                    self._fold_selectors(f, flow, group, fold)
+        fold(self.rows.lookup(f, self._class_row(f, peer, group), key, peer.of_kind))
+        if self.has_cidrs:
+            self._layers(f, peer, group, fold)
+        if self.has_selectors or self.same_tuples:
+            with f.if_(f.eq(peer.class_, int(PeerClassCode.ENDPOINT))):
+                if self.has_selectors:
+                    self._fold_selectors(f, peer, group, fold)
                 if self.same_tuples:
-                    self._fold_same(f, flow, group, fold)
+                    self._fold_same(f, peer, group, fold)
         return f.close()
 
+    def _class_row(self, f: Function, peer: _Peer, group: Value) -> Value:
+        if peer.class_ is None:
+            return self._word(f, group, _ROW_WORLD)
+        return self._by_class(f, peer, *(self._word(f, group, w) for w in (_ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT)))
+
     @staticmethod
-    def _fold(f: Function, flow: Flow, name: str, value: Value) -> None:
-        """The smaller wins; of equal level and action the logs add up."""
-        old = flow.get(name)
-        smaller = f.select(f.cmp("<", value, old), value, old)
-        same = f.eq(f.shr(f.xor(value, old), 40), 0)
-        log = f.and_(f.and_(f.or_(value, old), 1), f.to(same, I64))
-        flow.set(name, f.or_(smaller, log))
+    def _by_class(f: Function, peer: _Peer, world: Value, host: Value, endpoint: Value) -> Value:
+        world, host, endpoint = (I32(v) if isinstance(v, int) else v for v in (world, host, endpoint))
+        other = f.select(f.eq(peer.class_, int(PeerClassCode.HOST)), host, endpoint)
+        return f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), world, other)
 
-    def _fold_cidrs(self, f: Function, flow: Flow, group: Value, is_world: Value, fold: Fold) -> None:
-        table = self._word(f, group, _CIDR)
-        with f.if_(f.ne(table, 0)):
-            class_ = f.var(0, I32)
-            match = flow.address("match")
-            number = f.sub(table, 1)
-            with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
-                with v4:
-                    class_.set(f.call(self.cidr4, number, f.swap(f.load(match, I32))))
-                with v6:
-                    class_.set(f.call(self.cidr6, number, f.swap(f.load(match, I64)), f.swap(f.load(match, I64, 8))))
-            base = self._word(f, group, f.select(is_world, I32(_WORLD), I32(_ANY)))
-            fold(self.row_maps(f, f.add(base, class_.get())))
+    def _layers(self, f: Function, peer: _Peer, group: Value, fold: Fold) -> None:
+        """The rows of the packet's address, one a CIDR table of the group."""
+        span = self._word(f, group, _LAYERS)
+        most = max(len(g.cidrs) for g in self.tables.groups)
+        first = f.shr(span, 8)
+        with f.loop(f.and_(span, 0xFF), most) as (i, _):
+            layer = f.add(first, i)
 
-    def _fold_selectors(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
-        """For each selector of the peer: its row in the group, by binary search."""
-        length = self._word(f, group, _SEL_LEN)
-        first = self._word(f, group, _SEL)
-        record = self._identity(f, flow.get("peer_slot"))
-        with f.if_(f.both(f.not_null(record), f.ne(length, 0))):
-            count = f.load(record, I32, IDENTITY_PEERS)
-            with f.loop(count, self.layout.max_peers) as (i, _):
-                offset = f.add(f.shl(f.to(i, I64), 2), self.layout.peers_offset)
-                wanted = f.load(record, I32, offset)
-                low, left = f.var(first), f.var(length)
-                self._search(
-                    f, low, left, [len(g.selectors) for g in self.tables.groups if g.selectors],
-                    lambda mid: f.to(self._not_above(f, self.selector_ids(f, mid), wanted), I32),
-                )  # fmt: skip
-                with f.if_(f.eq(self.selector_ids(f, low.get()), wanted)):
-                    fold(self.selector_rows(f, low.get()))
+            def word(which: int) -> Value:
+                return self.layer_words(f, layer, _LAYER_WORDS, which)
 
-    def _fold_same(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
+            leaf = self._leaf(f, peer.flow, word(_TABLE), (word(_BASE4), word(_SHIFT4)))
+            row = f.var(leaf)
+            rows = word(_ANY)
+            if peer.class_ is not None:
+                rows = f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), word(_WORLD), rows)
+            with f.if_(f.ne(rows, _DIRECT)):
+                row.set(self.row_maps(f, f.add(rows, leaf)))
+            fold(self.rows.lookup(f, row.get(), peer.key, peer.of_kind))
+
+    def _leaf(self, f: Function, flow: Flow, table: Value, place: Value) -> Value:
+        """The leaf of the peer's address in a CIDR table."""
+        address = flow.address("match")
+        leaf = f.var(0, I32)  # of addresses in no set: class 0, and row 0
+        with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
+            with v4:
+                if self.cidrs.used4:
+                    leaf.set(self.cidrs.search4(f, f.swap(f.load(address, I32)), place))
+            with v6:
+                if self.cidrs.used6:
+                    high, low = (f.swap(f.load(address, I64, at)) for at in (0, 8))
+                    leaf.set(f.call(self.cidr6, table, high, low))
+        return leaf.get()
+
+    def _fold_selectors(self, f: Function, peer: _Peer, group: Value, fold: Fold) -> None:
+        """For each selector of the peer: its row in the group."""
+        if isinstance(group, int):
+            first: Value = I32(self.selector_at[group])
+            length: Value = I32(len(self.tables.groups[group].selectors))
+        else:
+            first, length = self._word(f, group, _SELECTORS), self._word(f, group, _SELECTOR_COUNT)
+        record = self._record(f, peer.flow.get("peer_slot"))
+        condition = f.not_null(record) if isinstance(group, int) else f.both(f.not_null(record), f.ne(length, 0))
+        with f.if_(condition), f.loop(f.load(record, I32, IDENTITY_PEERS), self.layout.max_peers) as (i, _):
+            selector = f.load(record, I32, f.add(f.shl(f.to(i, I64), 2), self.layout.peers_offset))
+            if self.is_dense:
+                with f.if_(f.cmp("<", selector, self.selector_width)):
+                    row = self.selector_rows(f, f.add(first, selector))
+                    fold(self.rows.lookup(f, row, peer.key, peer.of_kind))
+            else:
+                at = self._search_selector(f, first, length, selector)
+                with f.if_(f.eq(self.selector_ids(f, at), selector)):
+                    fold(self.rows.lookup(f, self.selector_rows(f, at), peer.key, peer.of_kind))
+
+    def _search_selector(self, f: Function, first: Value, length: Value, selector: Value) -> Value:
+        """Index of the group's last selector that is not above `selector`, or of its first."""
+        low, left = f.var(first), f.var(length)
+        steps = max((len(g.selectors) - 1).bit_length() for g in self.tables.groups if g.selectors)
+        if steps:
+            with f.loop(steps, steps):
+                half = f.shr(left.get(), 1)
+                middle = f.to(self.selector_ids(f, f.add(low.get(), half)), I64)
+                mask = f.to(at_most(f, middle, f.to(selector, I64)), I32)
+                low.set(f.add(low.get(), f.and_(half, mask)))
+                left.set(f.sub(left.get(), half))
+        return low.get()
+
+    def _fold_same(self, f: Function, peer: _Peer, group: Value, fold: Fold) -> None:
         """A `same` row counts if the two identity records have equal, non-zero values for each of its keys."""
         first = self._word(f, group, _SAME)
         done = f.b.append_basic_block("same_done")
         with f.if_(f.eq(first, _NO_SAME)):
             f.leave(done)
-        records = [self._identity(f, flow.get(n)) for n in ("peer_slot", "subject_slot")]
+        records = [self._record(f, peer.flow.get(n)) for n in ("peer_slot", "subject_slot")]
         with f.if_(f.either(*(f.is_null(r) for r in records))):
             f.leave(done)
         for number, keys in enumerate(self.same_tuples):
             row = self.same_rows(f, f.add(first, number))
             equal = f.ne(row, 0)
             for key in keys:
-                peer, subject = (f.load(r, I64, self.layout.same_offset + 8 * key) for r in records)
-                equal = f.both(equal, f.ne(peer, 0), f.eq(peer, subject))
+                values = [f.load(r, I64, self.layout.same_offset + 8 * key) for r in records]
+                equal = f.both(equal, f.ne(values[0], 0), f.eq(*values))
             with f.if_(equal):
-                fold(row)
+                fold(self.rows.lookup(f, row, peer.key, peer.of_kind))
         f.leave(done)
         f.b.position_at_end(done)
 
     # --- the verdict ------------------------------------------------------------------------------------------
 
-    def _verdict(self) -> ir.Function:
+    def _match_policy(self) -> ir.Function:
         """match_policy(flow, direction, key): sets verdict, reason, rank and log (and the prospective ones) of the flow."""
         f = self.function("match_policy", ("flow", PTR), ("direction", I32), ("key", I32))
         pointer, direction, key = f.args
         with f.if_(f.is_null(pointer)):
             f.ret(0)
-        flow = Flow(f, pointer)
-        record = self._identity(f, flow.get("subject_slot"))
+        verdict = _Verdict(f, Flow(f, pointer), self.variants)
+        record = self._record(f, verdict.flow.get("subject_slot"))
         with f.if_(f.is_null(record)):
-            self._outcome(flow, "", 0, Reason.NOT_READY)
-            self._outcome(flow, "audit_", 0, Reason.NOT_READY)
-            f.ret(0)
-        decided = f.var(0, I8)  # a bit a variant
-        for tier in sorted({g.tier for g in self.tables.groups}):
-            self._tier(f, flow, record, direction, key, tier, decided)
-        for i, prefix in enumerate(self.variants):
-            with f.if_(f.not_(f.bits(decided.get(), 1 << i))):
-                selected = IdentityFlag.SELECTED if i == 0 else IdentityFlag.SELECTED_AUDIT
-                some = f.bits(f.load(record, I32, IDENTITY_FLAGS), int(selected))
-                self._outcome(flow, prefix, 1, f.select(some, I8(Reason.DEFAULT), I8(Reason.NO_POLICY)))
-        if not self.tables.has_audit:
-            for name in ("verdict", "reason", "rank"):
-                flow.set(f"audit_{name}", flow.get(name))
+            verdict.not_ready()
+        if self.tables.groups:
+            peer = _Peer(verdict.flow, key, 0, verdict.flow.get("peer_class") if self.classes else None)
+            undecided = f.b.append_basic_block("undecided")
+            with f.if_(f.ne(f.shr(key, 24), int(KeyKind.FULL))):
+                self._directions(f, direction, lambda d: self._fragment_tiers(f, verdict, record, peer, d))
+                f.leave(undecided)
+            self._directions(f, direction, lambda d: self._tiers(f, verdict, record, peer, d))
+            f.leave(undecided)
+            f.b.position_at_end(undecided)
+        verdict.undecided(record)
         return f.close()
 
-    @staticmethod
-    def _outcome(flow: Flow, prefix: str, verdict: Value, reason: Value, rank: Value = NO_RULE, log: Value = 0) -> None:
-        flow.set(f"{prefix}verdict", verdict)
-        flow.set(f"{prefix}reason", int(reason) if isinstance(reason, Reason) else reason)
-        flow.set(f"{prefix}rank", rank)
-        if not prefix:
-            flow.set("log", log)
+    def _directions(self, f: Function, direction: Value, emit: Callable[[Direction], None]) -> None:
+        used = {d for d, _ in self.lists}
+        with f.if_else(f.eq(direction, int(Direction.INGRESS))) as branches:
+            for branch, way in zip(branches, Direction, strict=True):
+                with branch:
+                    if way in used:
+                        emit(way)
 
-    def _tier(
-        self,
-        f: Function,
-        flow: Flow,
-        record: Value,
-        direction: Value,
-        key: Value,
-        tier: Tier,
-        decided: Var,
-    ) -> None:
-        """Asks one tier, for the variants that are not decided: the best cells of the subject's groups, then isolation."""
-        after = f.b.append_basic_block(f"after_{tier.word}")
-        with f.if_(f.eq(decided.get(), (1 << len(self.variants)) - 1)):
-            f.leave(after)
-        for name in ("best", "best_prospective", "named", "named_prospective"):
-            flow.set(name, NONE)
+    def _tiers(self, f: Function, verdict: _Verdict, record: Value, peer: _Peer, direction: Direction) -> None:
+        for tier in Tier:
+            numbers = self.lists.get((direction, tier), [])
+            if not numbers:
+                continue
+            with verdict.open_tier(tier) as after:
+                count = f.load(record, I32, IDENTITY_GROUPS + 4 * self._list_number(direction, tier))
+                with f.if_(f.eq(count, 0)):
+                    f.leave(after)
+                if len(numbers) == 1:
+                    bests = self._only_group(f, peer, numbers[0])
+                    isolation: Value = _isolation(self.tables.groups[numbers[0]])
+                else:
+                    isolation = self._groups(f, peer, record, count, (direction, tier), fragments=False)
+                    bests = [peer.flow.get(name) for name in BESTS[: len(self.variants)]]
+                verdict.decide(bests, isolation, self._can_pass(direction, tier))
+
+    def _can_pass(self, direction: Direction, tier: Tier) -> bool:
+        return any(r.action is Action.PASS and r.direction is direction and r.tier is tier for r in self.tables.rules)
+
+    @staticmethod
+    def _list_number(direction: Direction, tier: Tier) -> int:
+        return 3 * int(direction) + int(tier)
+
+    def _groups(
+        self, f: Function, peer: _Peer, record: Value, count: Value, of: tuple[Direction, Tier], fragments: bool
+    ) -> Value:
+        """Folds all groups of a list into the flow's best cells; what they isolate."""
+        for name in (*BESTS, *(NAMED if fragments else ())):
+            peer.flow.set(name, NONE)
         isolation = f.var(0, I32)
-        number = f.select(f.eq(direction, int(Direction.INGRESS)), I32(int(tier)), I32(3 + int(tier)))
-        count = f.load(record, I32, f.add(f.shl(f.to(number, I64), 2), IDENTITY_GROUPS))
-        base = f.add(f.mul(f.to(number, I64), 4 * self.layout.max_groups), self.layout.groups_offset)
+        base = self.layout.groups_offset + 4 * self.layout.max_groups * self._list_number(*of)
         with f.loop(count, self.layout.max_groups) as (i, _):
-            group = f.load(record, I32, f.add(base, f.shl(f.to(i, I64), 2)))
+            group = f.load(record, I32, f.add(f.shl(f.to(i, I64), 2), base))
             isolation.set(f.or_(isolation.get(), self._word(f, group, _ISOLATION)))
-            f.call(self.group, flow.pointer, group, key, 0)
-            with f.if_(self._is_portless(f, key)):
-                named_key = f.add(f.and_(key, 0xFF0000), int(KeyKind.NAMED) << 24)
-                f.call(self.group, flow.pointer, group, named_key, 1)
+            f.call(self.group, peer.flow.pointer, group, peer.key)
+            if fragments:
+                named = f.add(f.and_(peer.key, 0xFF0000), int(KeyKind.NAMED) << 24)
+                f.call(self.group, peer.flow.pointer, group, named)
+        return isolation.get()
+
+    def _only_group(self, f: Function, peer: _Peer, number: int) -> list[Value]:
+        """The best cells of a group that is known at compile time, for a FULL key."""
+        group = self.tables.groups[number]
+        parts: list[list[Value]] = []
+        with f.line(group.span):
+            if found := self._only_class_row(f, peer, group):
+                parts.append(found)
+            for use, words in zip(group.cidrs, self.layer_of[number], strict=True):
+                parts.append(self._only_layer(f, peer, use, words))
+            bests = parts[0] if parts else [I64(NONE) for _ in self.variants]
+            for part in parts[1:]:
+                bests = [self.rows.fold(f, a, b) for a, b in zip(bests, part, strict=True)]
+            if group.selectors or group.same:
+                bests = self._only_endpoint(f, peer, number, bests)
+        return bests
+
+    def _only_class_row(self, f: Function, peer: _Peer, group: Group) -> list[Value]:
+        rows = (group.row_world, group.row_host, group.row_endpoint)
+        if set(rows) == {0}:
+            return []
+        if len(set(rows)) == 1:
+            return self._constant_row(f, peer, rows[0])
+        if not self.inline.issuperset(rows):
+            return self.rows.lookup(f, self._by_class(f, peer, *rows), peer.key)
+        bests = [f.var(NONE, I64) for _ in self.variants]
+        codes = (PeerClassCode.WORLD, PeerClassCode.HOST, PeerClassCode.ENDPOINT)
+        for row in sorted(set(rows) - {0}):
+            classes = [f.eq(peer.class_, int(c)) for c, r in zip(codes, rows, strict=True) if r == row]
+            with f.if_(f.either(*classes)):
+                for best, value in zip(bests, self._constant_row(f, peer, row), strict=True):
+                    best.set(value)
+        return [best.get() for best in bests]
+
+    def _constant_row(self, f: Function, peer: _Peer, row: int) -> list[Value]:
+        if row in self.inline:
+            return self.rows.inlined(f, row, peer.key)
+        return self.rows.lookup(f, row, peer.key)
+
+    def _only_layer(self, f: Function, peer: _Peer, use: GroupCidrs, words: Sequence[int]) -> list[Value]:
+        leaf = self._leaf(f, peer.flow, I32(use.table), self.cidrs.tables4[use.table])
+        if not self.cidrs.leaf_is_row[use.table]:
+            rows: Value = words[_ANY]
+            if words[_ANY] != words[_WORLD]:
+                rows = f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), I32(words[_WORLD]), I32(words[_ANY]))
+            leaf = self.row_maps(f, f.add(leaf, rows))
+        return self.rows.lookup(f, leaf, peer.key)
+
+    def _only_endpoint(self, f: Function, peer: _Peer, number: int, bests: list[Value]) -> list[Value]:
+        """With what the peer's labels select."""
+        variables = [f.var(best) for best in bests]
+
+        def fold(found: list[Value]) -> None:
+            for best, value in zip(variables, found, strict=True):
+                best.set(self.rows.fold(f, best.get(), value))
+
+        group = self.tables.groups[number]
+        with f.if_(f.eq(peer.class_, int(PeerClassCode.ENDPOINT))):
+            if group.selectors:
+                self._fold_selectors(f, peer, number, fold)
+            if group.same:
+                self._fold_same(f, peer, number, fold)
+        return [best.get() for best in variables]
+
+    # --- later fragments --------------------------------------------------------------------------------------
+
+    def _fragment_tiers(self, f: Function, verdict: _Verdict, record: Value, peer: _Peer, direction: Direction) -> None:
+        for tier in Tier:
+            if (direction, tier) not in self.lists:
+                continue
+            with verdict.open_tier(tier):
+                count = f.load(record, I32, IDENTITY_GROUPS + 4 * self._list_number(direction, tier))
+                isolation = self._groups(f, peer, record, count, (direction, tier), fragments=True)
+                bests, named = ([peer.flow.get(n) for n in names[: len(self.variants)]] for names in (BESTS, NAMED))
+                verdict.decide(bests, isolation, True, named)
+
+
+class _Verdict:
+    """The outcome of a flow while tiers are asked one after the other. The function returns where all variants are decided."""
+
+    def __init__(self, f: Function, flow: Flow, variants: Sequence[str]) -> None:
+        self.f, self.flow, self.variants = f, flow, variants
+        self.decided: Var | None = f.var(0, I8) if len(variants) > 1 else None  # a bit a variant
+
+    def outcome(self, prefix: str, verdict: Value, reason: Value, rank: Value = NO_RULE, log: Value = 0) -> None:
+        """Sets a variant's outcome. Without audit the prospective outcome is the enforced one."""
+        for p in (prefix,) if self.decided else ("", "audit_"):
+            self.flow.set(f"{p}verdict", verdict)
+            self.flow.set(f"{p}reason", int(reason) if isinstance(reason, Reason) else reason)
+            self.flow.set(f"{p}rank", rank)
+        if not prefix:
+            self.flow.set("log", log)
+
+    def not_ready(self) -> None:
+        for prefix in self.variants:
+            self.outcome(prefix, 0, Reason.NOT_READY)
+        self.f.ret(0)
+
+    def open_tier(self, tier: Tier) -> _OpenTier:
+        return _OpenTier(self, tier)
+
+    def _settled(self, i: int) -> None:
+        """Variant `i` has its outcome."""
+        if self.decided is None:
+            self.f.ret(0)
+        else:
+            self.decided.set(self.f.or_(self.decided.get(), 1 << i))
+
+    def decide(self, bests: list[Value], isolation: Value, can_pass: bool, named: list[Value] | None = None) -> None:
+        """What a tier's best cells, or else its isolation (constant or i32), decide, if anything. `named`: of a fragment, the best
+        cells of rules that name a port."""
+        f = self.f
         for i, prefix in enumerate(self.variants):
-            self._decide(f, flow, key, prefix, i, isolation, decided)
-        f.leave(after)
-        f.b.position_at_end(after)
+            end = f.b.append_basic_block("tier_decided")
+            if self.decided:
+                with f.if_(f.bits(self.decided.get(), 1 << i)):
+                    f.leave(end)
+            if named is not None:
+                unknown = f.cmp("<=", f.shr(named[i], LEVEL_SHIFT), f.shr(bests[i], LEVEL_SHIFT))
+                with f.if_(f.both(f.ne(named[i], NONE), unknown)):
+                    self.outcome(prefix, 0, Reason.FRAGMENT)
+                    self._leave(i, end)
+            with f.if_(f.ne(bests[i], NONE)):
+                self._by_rule(i, prefix, bests[i], can_pass, end)
+            self._by_isolation(i, prefix, isolation, end)
+            if not f.b.block.is_terminated:
+                f.leave(end)
+            f.b.position_at_end(end)
 
-    @staticmethod
-    def _is_portless(f: Function, key: Value) -> Value:
-        return f.eq(f.shr(key, 24), int(KeyKind.PORTLESS))
+    def _leave(self, i: int, end: ir.Block) -> None:
+        self._settled(i)
+        if not self.f.b.block.is_terminated:
+            self.f.leave(end)
 
-    def _decide(self, f: Function, flow: Flow, key: Value, prefix: str, i: int, isolation: Var, decided: Var) -> None:
-        """What the tier's best cells, or else its isolation, decide for variant `i`, if anything."""
-        end = f.b.append_basic_block("tier_decided")
-        with f.if_(f.bits(decided.get(), 1 << i)):
-            f.leave(end)
-        best, named = (flow.get(n + ("_prospective" if i else "")) for n in ("best", "named"))
-        with f.if_(
-            f.both(self._is_portless(f, key), f.ne(named, NONE), f.cmp("<=", f.shr(named, 42), f.shr(best, 42)))
-        ):
-            self._outcome(flow, prefix, 0, Reason.FRAGMENT)
-            decided.set(f.or_(decided.get(), 1 << i))
-            f.leave(end)
-        with f.if_(f.ne(best, NONE)):
-            action = f.and_(f.shr(best, 40), 3)
-            with f.if_(f.ne(action, int(Action.PASS))):
-                verdict = f.to(f.eq(action, int(Action.ALLOW)), I8)
-                rank = f.to(f.shr(best, 8), I32)
-                self._outcome(flow, prefix, verdict, Reason.RULE, rank, f.to(f.and_(best, 1), I8))
-                decided.set(f.or_(decided.get(), 1 << i))
-            f.leave(end)
+    def _by_rule(self, i: int, prefix: str, best: Value, can_pass: bool, end: ir.Block) -> None:
+        f = self.f
+        action = f.and_(f.shr(best, ACTION_SHIFT), 3)
+        if can_pass:
+            with f.if_(f.eq(action, int(Action.PASS))):
+                f.leave(end)
+        rank = f.and_(f.to(f.shr(best, RANK_SHIFT), I32), (1 << RANK_BITS) - 1)
+        # Without pass the action is 0 or 1: the verdict.
+        self.outcome(prefix, f.to(f.and_(action, int(Action.ALLOW)), I8), Reason.RULE, rank, f.to(f.and_(best, 1), I8))
+        self._leave(i, end)
+
+    def _by_isolation(self, i: int, prefix: str, isolation: Value, end: ir.Block) -> None:
+        f = self.f
         bit, log_bit = (ISOLATES_PROSPECTIVE, ISOLATION_LOG_PROSPECTIVE) if i else (ISOLATES, ISOLATION_LOG)
-        with f.if_(f.bits(isolation.get(), bit)):
-            log = f.to(f.bits(isolation.get(), log_bit), I8)
-            self._outcome(flow, prefix, 0, Reason.DEFAULT, NO_RULE, log)
-            decided.set(f.or_(decided.get(), 1 << i))
-        f.leave(end)
-        f.b.position_at_end(end)
+        if isinstance(isolation, int):
+            if isolation & bit:
+                self.outcome(prefix, 0, Reason.DEFAULT, NO_RULE, int(bool(isolation & log_bit)))
+                self._leave(i, end)
+            return
+        with f.if_(f.bits(isolation, bit)):
+            self.outcome(prefix, 0, Reason.DEFAULT, NO_RULE, f.to(f.bits(isolation, log_bit), I8))
+            self._leave(i, end)
+
+    def undecided(self, record: Value) -> None:
+        """Allowed: `default` if some policy selects the subject."""
+        f = self.f
+        flags = f.load(record, I32, IDENTITY_FLAGS)
+        for i, prefix in enumerate(self.variants):
+            end = f.b.append_basic_block("decided")
+            if self.decided:
+                with f.if_(f.bits(self.decided.get(), 1 << i)):
+                    f.leave(end)
+            selected = IdentityFlag.SELECTED if i == 0 else IdentityFlag.SELECTED_AUDIT
+            some = f.bits(flags, int(selected))
+            self.outcome(prefix, 1, f.select(some, I8(Reason.DEFAULT), I8(Reason.NO_POLICY)))
+            f.leave(end)
+            f.b.position_at_end(end)
+
+
+class _OpenTier:
+    """`with`: emits a tier, skipped where all variants are decided; gives the block after it."""
+
+    def __init__(self, verdict: _Verdict, tier: Tier) -> None:
+        self.verdict, self.tier = verdict, tier
+
+    def __enter__(self) -> ir.Block:
+        f, decided = self.verdict.f, self.verdict.decided
+        self.after = f.b.append_basic_block(f"after_{self.tier.word}")
+        if decided is not None:
+            with f.if_(f.eq(decided.get(), (1 << len(self.verdict.variants)) - 1)):
+                f.leave(self.after)
+        return self.after
+
+    def __exit__(self, *_: object) -> None:
+        f = self.verdict.f
+        if not f.b.block.is_terminated:
+            f.leave(self.after)
+        f.b.position_at_end(self.after)

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
@@ -93,6 +95,25 @@ def contents(data: bytes, section: Section) -> bytes:
     if section.type in (SHT_NULL, SHT_NOBITS):
         raise ElfError(f"its section {section.name} has no contents")
     return data[section.offset : section.offset + section.size]
+
+
+def fill(data: bytes, contents_of: Mapping[str, bytes]) -> bytes:
+    """The object with the bytes of its zeroed symbols filled in, by name. Raises `ElfError` where one is not there, is of another size,
+    or is not zero."""
+    out = bytearray(data)
+    elf = ELFFile(BytesIO(data))
+    table = elf.get_section_by_name(".symtab")
+    found = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+    symbols = {s.name: s.entry for s in found if s.name in contents_of}
+    for name, body in contents_of.items():
+        symbol = symbols.get(name)
+        if symbol is None or symbol.st_size != len(body):
+            raise ElfError(f"it has no symbol {name} of {len(body)} bytes")
+        at = elf.get_section(symbol.st_shndx)["sh_offset"] + symbol.st_value
+        if any(out[at : at + len(body)]):
+            raise ElfError(f"its symbol {name} is not zero")
+        out[at : at + len(body)] = body
+    return bytes(out)
 
 
 def append_sections(data: bytes, added: list[tuple[str, bytes]]) -> bytes:

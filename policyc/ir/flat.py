@@ -78,15 +78,15 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class FlatGroup:
-    """What is judged for one subject in one direction and tier. `partition` is None until `partition-cidrs` and where no
-    peer is a CIDR set. `span`: the place that isolates, else the policy."""
+    """What is judged for one subject in one direction and tier. `partitions` is empty until `partition-cidrs` and where
+    no peer is a CIDR set; each set of the group is in one of them. `span`: the place that isolates, else the policy."""
 
     direction: Direction
     tier: Tier
     subject: GroupSubject
     isolation: Isolation
     matches: tuple[Match, ...]
-    partition: int | None
+    partitions: tuple[int, ...]
     span: Span
 
 

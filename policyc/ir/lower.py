@@ -142,7 +142,7 @@ class _Lowering:
             enforced = not policy.audit
             isolation, span = Isolation(enforced, True, stated.log and enforced, stated.log), stated.span
         matches = tuple(sorted({match for rule in rules for match in self._matches(rule)}))
-        return [FlatGroup(direction, policy.tier, s, isolation, matches, None, span) for s in subjects]
+        return [FlatGroup(direction, policy.tier, s, isolation, matches, (), span) for s in subjects]
 
     def _matches(self, rule: Rule) -> list[Match]:
         services = self._known_services.get(rule.services)

@@ -19,7 +19,7 @@ Conventions
   groups that select it. A packet's verdict in a tier is the best cell over the subject's groups, and over the rows of a group that the peer
   selects. Row 0 is always the empty row (one cell: nothing, nothing).
 - A *CIDR table* maps every address to a class (0: no `CIDR` or `world(CIDR)` peer of any of its groups matches); starts are sorted and begin with 0, one per family.
-  A group that uses a table has, for each class, the row of its `CIDR` peers (`rows_any`) and the row
+  A group has a table, or several that each hold some of its CIDR sets; for each it has, for each class, the row of its `CIDR` peers (`rows_any`) and the row
   for peers of class world, with the `world(CIDR)` peers merged in (`rows_world`).
 """
 
@@ -83,11 +83,17 @@ class RankedRule:
 
 @dataclass(frozen=True)
 class CidrTable:
-    """starts → class. `v4` and `v6`: sorted (start address, class), neighbours differ in class, first start 0."""
+    """starts → class. `v4` and `v6`: sorted (start address, class), neighbours differ in class, first start 0.
+
+    What the cost model chose: the upper `bits4` bits of an IPv4 address lead to a bucket of starts, in which every search
+    makes `steps4` steps, and more only where that bucket has more starts; `bits6` bits lead to one of IPv6."""
 
     v4: tuple[tuple[int, int], ...]
     v6: tuple[tuple[int, int], ...]
     classes: int
+    bits4: int = 0
+    steps4: int = 0
+    bits6: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Group:
     row_endpoint: int
     selectors: tuple[tuple[int, int], ...]
     same: tuple[tuple[tuple[int, ...], int], ...]
-    cidrs: GroupCidrs | None
+    cidrs: tuple[GroupCidrs, ...]
     span: Span
 
 
@@ -142,7 +148,8 @@ class SelectedBy:
 class Tables:
     """The module. `selectors` are distinct; the empty selector stands for `endpoints` as a subject (as a peer,
     `endpoints` is in `row_endpoint`). `has_audit`: some rule or policy is audited, so prospective verdicts are computed.
-    `inline_rows`: the cost model's choice of rows as decision trees in code instead of a search over arrays."""
+    `inline_rows`: the rows, ascending, that the cost model has decided by constants in the code where a group names them,
+    instead of by a search over read-only data."""
 
     selectors: tuple[Selector, ...]
     same_keys: tuple[str, ...]
@@ -152,7 +159,7 @@ class Tables:
     groups: tuple[Group, ...]
     selected: tuple[SelectedBy, ...]
     has_audit: bool
-    inline_rows: bool = False
+    inline_rows: tuple[int, ...] = ()
 
     @property
     def needs_peer_class(self) -> bool:
@@ -161,6 +168,6 @@ class Tables:
             not g.row_world == g.row_host == g.row_endpoint
             or g.selectors
             or g.same
-            or (g.cidrs is not None and g.cidrs.rows_any != g.cidrs.rows_world)
+            or any(use.rows_any != use.rows_world for use in g.cidrs)
             for g in self.groups
         )

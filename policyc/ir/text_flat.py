@@ -94,7 +94,7 @@ def _print_partition(index: int, partition: Partition) -> Iterator[str]:
 
 
 def _print_group(index: int, group: FlatGroup) -> Iterator[str]:
-    partition = "" if group.partition is None else f" partition {group.partition}"
+    partition = "".join([" partition" * bool(group.partitions), *(f" {number}" for number in group.partitions)])
     yield (
         f"group {index} {group.direction.word} {group.tier.word} {print_subject(group.subject)} "
         f"{print_isolation(group.isolation)}{partition} {print_span(group.span)}"
@@ -222,8 +222,8 @@ class FlatParser:
         line.index(len(self.groups))
         direction, tier = line.named(Direction), line.named(Tier)
         subject, isolation = parse_subject(line), parse_isolation(line)
-        partition = line.integer() if line.take("partition") else None
-        group = FlatGroup(direction, tier, subject, isolation, (), partition, parse_span(line))
+        partitions = line.integers() if line.take("partition") else ()
+        group = FlatGroup(direction, tier, subject, isolation, (), partitions, parse_span(line))
         self.groups.append((group, []))
 
     def _match(self, line: Line) -> None:
@@ -251,5 +251,5 @@ class _PartitionLines:
 
 def _with_matches(group: FlatGroup, matches: list[Match]) -> FlatGroup:
     return FlatGroup(
-        group.direction, group.tier, group.subject, group.isolation, tuple(matches), group.partition, group.span
+        group.direction, group.tier, group.subject, group.isolation, tuple(matches), group.partitions, group.span
     )

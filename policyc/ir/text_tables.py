@@ -45,7 +45,8 @@ def print_tables(tables: Tables) -> Iterator[str]:
         for first, cell in row.cells:
             yield f"  cell {print_key(first)} {_print_cell(cell)}"
     for index, table in enumerate(tables.cidr_tables):
-        yield f"cidr-table {index} classes {table.classes}"
+        chosen = (table.bits4, table.steps4, table.bits6)
+        yield f"cidr-table {index} classes {table.classes}" + (" index {} {} {}".format(*chosen) if any(chosen) else "")
         yield from print_starts(4, table.v4)
         yield from print_starts(6, table.v6)
     for index, group in enumerate(tables.groups):
@@ -55,7 +56,7 @@ def print_tables(tables: Tables) -> Iterator[str]:
     if tables.has_audit:
         yield "has-audit"
     if tables.inline_rows:
-        yield "inline-rows"
+        yield " ".join(["inline-rows", *map(str, tables.inline_rows)])
 
 
 def _print_cell(cell: Cell) -> str:
@@ -78,11 +79,10 @@ def _print_group(index: int, group: Group) -> Iterator[str]:
         yield f"  peers {selector} row {row}"
     for keys, row in group.same:
         yield f"  same {' '.join(map(str, keys))} row {row}"
-    if group.cidrs is None:
-        return
-    yield f"  cidrs {group.cidrs.table}"
-    for number, rows in enumerate(zip(group.cidrs.rows_any, group.cidrs.rows_world, strict=True)):
-        yield f"  class {number} any {rows[0]} world {rows[1]}"
+    for use in group.cidrs:
+        yield f"  cidrs {use.table}"
+        for number, rows in enumerate(zip(use.rows_any, use.rows_world, strict=True)):
+            yield f"  class {number} any {rows[0]} world {rows[1]}"
 
 
 class TablesParser:
@@ -97,6 +97,7 @@ class TablesParser:
         self.groups: list[_GroupLines] = []
         self.selected: list[SelectedBy] = []
         self.flags: set[str] = set()
+        self.inline_rows: tuple[int, ...] = ()
         self._kinds: dict[str, Callable[[Line], None]] = {
             "selector": self._selector,
             "same-key": self._same_key,
@@ -113,7 +114,7 @@ class TablesParser:
             "class": self._class,
             "selected": lambda line: self.selected.append(parse_selected(line)),
             "has-audit": lambda line: self.flags.add("has-audit"),
-            "inline-rows": lambda line: self.flags.add("inline-rows"),
+            "inline-rows": self._inline_rows,
         }
 
     def line(self, line: Line) -> None:
@@ -134,8 +135,11 @@ class TablesParser:
             groups=tuple(g.finished() for g in self.groups),
             selected=tuple(self.selected),
             has_audit="has-audit" in self.flags,
-            inline_rows="inline-rows" in self.flags,
+            inline_rows=self.inline_rows,
         )
+
+    def _inline_rows(self, line: Line) -> None:
+        self.inline_rows = line.integers()
 
     def _selector(self, line: Line) -> None:
         line.index(len(self.selectors))
@@ -164,7 +168,7 @@ class TablesParser:
     def _cidr_table(self, line: Line) -> None:
         line.index(len(self.cidr_tables))
         line.expect("classes")
-        self.cidr_tables.append(_CidrLines(line.integer()))
+        self.cidr_tables.append(_CidrLines(line.integer(), line.integers() if line.take("index") else ()))
 
     def _start(self, family: int, line: Line) -> None:
         if not self.cidr_tables:
@@ -177,7 +181,7 @@ class TablesParser:
         subject, isolation = parse_subject(line), parse_isolation(line)
         world, host, endpoint = (_parse_row(line, word) for word in ("world", "host", "endpoint"))
         span = parse_span(line)
-        group = Group(direction, tier, subject, isolation, world, host, endpoint, (), (), None, span)
+        group = Group(direction, tier, subject, isolation, world, host, endpoint, (), (), (), span)
         self.groups.append(_GroupLines(group))
 
     def _last_group(self, line: Line) -> _GroupLines:
@@ -192,15 +196,16 @@ class TablesParser:
         self._last_group(line).same.append((line.integers(), _parse_row(line, "row")))
 
     def _cidrs(self, line: Line) -> None:
-        self._last_group(line).table = line.integer()
+        self._last_group(line).cidrs.append((line.integer(), [], []))
 
     def _class(self, line: Line) -> None:
         group = self._last_group(line)
-        if group.table is None:
+        if not group.cidrs:
             line.fail("a class stands before its CIDR table")
-        line.index(len(group.rows_any))
-        group.rows_any.append(_parse_row(line, "any"))
-        group.rows_world.append(_parse_row(line, "world"))
+        _, rows_any, rows_world = group.cidrs[-1]
+        line.index(len(rows_any))
+        rows_any.append(_parse_row(line, "any"))
+        rows_world.append(_parse_row(line, "world"))
 
 
 def _parse_row(line: Line, word: str) -> int:
@@ -216,12 +221,12 @@ def _parse_best(line: Line) -> Best | None:
 
 
 class _CidrLines:
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, classes: int, chosen: tuple[int, ...]) -> None:
+        self.classes, self.chosen = classes, chosen
         self.starts: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
 
     def finished(self) -> CidrTable:
-        return CidrTable(tuple(self.starts[4]), tuple(self.starts[6]), self.classes)
+        return CidrTable(tuple(self.starts[4]), tuple(self.starts[6]), self.classes, *self.chosen)
 
 
 class _GroupLines:
@@ -229,12 +234,8 @@ class _GroupLines:
         self.group = group
         self.selectors: list[tuple[int, int]] = []
         self.same: list[tuple[tuple[int, ...], int]] = []
-        self.table: int | None = None
-        self.rows_any: list[int] = []
-        self.rows_world: list[int] = []
+        self.cidrs: list[tuple[int, list[int], list[int]]] = []  # table, rows_any, rows_world
 
     def finished(self) -> Group:
-        cidrs = None
-        if self.table is not None:
-            cidrs = GroupCidrs(self.table, tuple(self.rows_any), tuple(self.rows_world))
+        cidrs = tuple(GroupCidrs(table, tuple(rows), tuple(world)) for table, rows, world in self.cidrs)
         return replace(self.group, selectors=tuple(self.selectors), same=tuple(self.same), cidrs=cidrs)

@@ -15,6 +15,7 @@ from policyc.ir.tables import (
     Cell,
     CidrTable,
     Group,
+    GroupCidrs,
     GroupSubject,
     Isolation,
     RankedRule,
@@ -192,8 +193,8 @@ class _FlatVerifier:
     def _group(self, place: str, group: FlatGroup) -> None:
         _check_subject(place, group.subject, len(self.module.selectors))
         _check_isolation(place, group.isolation)
-        if group.partition is not None:
-            _check_index(place, "partition", group.partition, len(self.module.partitions))
+        for index in group.partitions:
+            _check_index(place, "partition", index, len(self.module.partitions))
         shared = (id(group.matches), group.direction, group.tier)  # groups of one policy share their matches
         if shared not in self._seen:
             self._seen.add(shared)
@@ -239,6 +240,9 @@ class _TablesVerifier:
             self._group(f"group {index}", group)
         keys = [(group.direction, group.tier, group.subject) for group in tables.groups]
         _check_distinct("groups", keys)
+        _check_ascending("inline rows", tables.inline_rows)
+        for index in tables.inline_rows:
+            _check_index("inline rows", "row", index, len(tables.rows))
         _check_selected(tables.selected, len(tables.selectors), {group.subject for group in tables.groups})
 
     def _row(self, place: str, row: Row) -> frozenset[int]:
@@ -303,12 +307,10 @@ class _TablesVerifier:
         rows = [group.row_world, group.row_host, group.row_endpoint]
         rows += [row for _, row in group.selectors] + [row for _, row in group.same]
         self._group_rows(place, group, rows)
-        if group.cidrs is not None:
-            self._group_cidrs(place, group)
+        for cidrs in group.cidrs:
+            self._group_cidrs(place, group, cidrs)
 
-    def _group_cidrs(self, place: str, group: Group) -> None:
-        cidrs = group.cidrs
-        assert cidrs is not None
+    def _group_cidrs(self, place: str, group: Group, cidrs: GroupCidrs) -> None:
         shared = (id(cidrs), group.direction, group.tier)
         if shared in self._checked_cidrs:
             return

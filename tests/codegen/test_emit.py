@@ -51,9 +51,11 @@ def test_no_path_of_the_machine_gets_into_the_object(tmp_path: Path) -> None:
     assert os.fsencode(os.getcwd()) not in data
 
 
-def test_the_lines_of_rules_stand_in_the_btf(tmp_path: Path) -> None:
-    data = compiled(tmp_path).object
-    assert b"allow from web on tcp/80, tcp/8000-8100 as front" in data
+def test_the_lines_of_rules_decided_in_the_code_stand_in_the_btf(tmp_path: Path) -> None:
+    data = compiled(
+        tmp_path, "policy p for { app == api } {\n  ingress {\n    allow from any on tcp/80 as front\n  }\n}\n"
+    ).object
+    assert b"allow from any on tcp/80 as front" in data
 
 
 def test_a_backend_that_ends_its_process_becomes_an_error() -> None:

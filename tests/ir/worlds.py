@@ -198,11 +198,11 @@ def _rows(tables, group, flow):
             keys = [tables.same_keys[i] for i in indices]
             if all(k in (flow.subject or {}) and flow.subject[k] == flow.peer_labels.get(k) for k in keys):
                 rows.append(row)
-    if group.cidrs is not None:
-        table = tables.cidr_tables[group.cidrs.table]
+    for use in group.cidrs:
+        table = tables.cidr_tables[use.table]
         starts = table.v4 if flow.family == 4 else table.v6
         number = [c for start, c in starts if start <= flow.address][-1]
-        by_class = group.cidrs.rows_world if flow.peer_class is PeerClass.WORLD else group.cidrs.rows_any
+        by_class = use.rows_world if flow.peer_class is PeerClass.WORLD else use.rows_any
         rows.append(by_class[number])
     return rows
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from policyc.ir.flat import CidrPeer, ClassPeer, FlatGroup, Match, Module, Partition, SamePeer, SelectorPeer
+from policyc.ir.flat import CidrPeer, ClassPeer, FlatGroup, Match, Module, SamePeer, SelectorPeer
 from policyc.ir.numbering import Numbering
 from policyc.ir.passes.base import Pass
 from policyc.ir.passes.limits import CellBudget
@@ -40,7 +40,7 @@ class _GroupRows:
     endpoint: int
     selectors: tuple[tuple[int, int], ...]
     same: tuple[tuple[tuple[int, ...], int], ...]
-    cidrs: GroupCidrs | None
+    cidrs: tuple[GroupCidrs, ...]
 
 
 class _Builder:
@@ -57,8 +57,7 @@ class _Builder:
     def group(self, group: FlatGroup) -> Group:
         rows = self._known.get(id(group.matches))
         if rows is None:
-            partition = None if group.partition is None else self.module.partitions[group.partition]
-            rows = self._known[id(group.matches)] = self._rows(group, partition)
+            rows = self._known[id(group.matches)] = self._rows(group)
         return Group(
             direction=group.direction,
             tier=group.tier,
@@ -73,7 +72,7 @@ class _Builder:
             span=group.span,
         )
 
-    def _rows(self, group: FlatGroup, partition: Partition | None) -> _GroupRows:
+    def _rows(self, group: FlatGroup) -> _GroupRows:
         classes: dict[PeerClass, list[Term]] = {peer_class: [] for peer_class in PeerClass}
         selectors: dict[int, int] = {}
         same: dict[tuple[int, ...], int] = {}
@@ -96,21 +95,17 @@ class _Builder:
             endpoint=self._row(_union([everywhere, classes[PeerClass.ENDPOINTS]])),
             selectors=tuple(sorted(selectors.items())),
             same=tuple(sorted(same.items())),
-            cidrs=None if partition is None else self._cidrs(group, partition, any_class, world_only),
+            cidrs=tuple(self._cidrs(index, any_class, world_only) for index in group.partitions),
         )
 
-    def _cidrs(
-        self,
-        group: FlatGroup,
-        partition: Partition,
-        any_class: dict[int, list[Term]],
-        world_only: dict[int, list[Term]],
-    ) -> GroupCidrs:
-        assert group.partition is not None
+    def _cidrs(self, index: int, any_class: dict[int, list[Term]], world_only: dict[int, list[Term]]) -> GroupCidrs:
+        partition = self.module.partitions[index]
         self.store.budget.take(len(partition.members))
         merges = _Merges(self.store)
-        plain = {s: merges.number(self.painter.row(terms)) for s, terms in any_class.items()}
-        world = {s: merges.number(self.painter.row(terms)) for s, terms in world_only.items()}
+        plain, world = (
+            {s: merges.number(self.painter.row(terms[s])) for s in partition.sets if s in terms}
+            for terms in (any_class, world_only)
+        )
         # Sets that are in many classes first, so that classes share the rows of their common part.
         uses = Counter(s for members in partition.members for s in members)
         rows_any, rows_world = [], []
@@ -121,7 +116,7 @@ class _Builder:
             rows_world.append(merges.all(row, [world[s] for s in ordered if s in world]))
         final = merges.finished([*rows_any, *rows_world], self.rows)
         return GroupCidrs(
-            group.partition, tuple(final[number] for number in rows_any), tuple(final[number] for number in rows_world)
+            index, tuple(final[number] for number in rows_any), tuple(final[number] for number in rows_world)
         )
 
     def _row(self, terms: list[Term]) -> int:

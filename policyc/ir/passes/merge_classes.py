@@ -12,8 +12,8 @@ from policyc.ir.tables import CidrTable, GroupCidrs, Tables
 def _run(tables: Tables) -> Tables:
     users: dict[int, dict[int, GroupCidrs]] = {}
     for group in tables.groups:
-        if group.cidrs is not None:
-            users.setdefault(group.cidrs.table, {})[id(group.cidrs)] = group.cidrs
+        for use in group.cidrs:
+            users.setdefault(use.table, {})[id(use)] = use
     merged: dict[int, GroupCidrs] = {}
     cidr_tables = list(tables.cidr_tables)
     for index, by_identity in users.items():
@@ -22,7 +22,7 @@ def _run(tables: Tables) -> Tables:
             merged[identity] = GroupCidrs(
                 index, tuple(use.rows_any[c] for c in kept), tuple(use.rows_world[c] for c in kept)
             )
-    groups = tuple(g if g.cidrs is None else replace(g, cidrs=merged[id(g.cidrs)]) for g in tables.groups)
+    groups = tuple(replace(g, cidrs=tuple(merged[id(use)] for use in g.cidrs)) for g in tables.groups)
     return replace(tables, cidr_tables=tuple(cidr_tables), groups=groups)
 
 

@@ -82,13 +82,13 @@ def _sweep(memberships: _Memberships, sets: list[tuple[int, Ranges]], end: int) 
 
 def _run(module: Module) -> Module:
     partitions = Numbering[tuple[int, ...]]()
-    known: dict[int, int | None] = {}
+    known: dict[int, tuple[int, ...]] = {}
     groups: list[FlatGroup] = []
     for group in module.groups:
         if id(group.matches) not in known:
             sets = _sets_of(module, group)
-            known[id(group.matches)] = partitions(sets) if sets else None
-        groups.append(replace(group, partition=known[id(group.matches)]))
+            known[id(group.matches)] = (partitions(sets),) if sets else ()
+        groups.append(replace(group, partitions=known[id(group.matches)]))
     budget = CellBudget("address classes")
     made = tuple(partition(sets, module.address_sets, budget) for sets in partitions.indices)
     return replace(module, groups=tuple(groups), partitions=made)
