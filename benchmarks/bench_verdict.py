@@ -1,224 +1,200 @@
-"""What a verdict costs in the kernel: ns a packet, and how many times that of parsing the packet alone.
+"""What a verdict costs in the kernel: ns a packet above a program that only parses.
 
-`python -m benchmarks.bench_verdict [--quick] [--format json]`, as root. A driver program writes another packet's addresses and
-ports (of 65,536 random ones) into the packet at hand and tail-calls the program under test, so each run of it sees another
-packet. The connection table has 1,024 entries, so "new flows" always find it full.
-
-What the driver costs with an empty program behind it is the floor; it is taken off both the verdict and the baseline, a
-program that parses the packet by policyc's own parser and passes it. All three are measured in turn, in the same minute;
-the median of the rounds counts.
-"""
+`python -m benchmarks.bench_verdict [--quick] [--out FILE]`, as root. The policies are loaded by `policyc.runtime.load` into a
+namespace of this process's own; the entry programs run under BPF_PROG_TEST_RUN behind a driver (`drivers.py`) that shows each
+run another packet. In every round the floors and the program under test run in turn; a figure is the median over the rounds of
+their difference in one round. The programs' own counters must say that the packets were judged as the case says."""
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import json
-import os
+import itertools
 import random
 import statistics
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks import policies
-from policyc.artifact.layout import Events, Hook, MapSpec, PointKind, Reason, reason_index
-from policyc.artifact.reader import read
-from policyc.codegen.flow import new_flow
-from policyc.codegen.function import I32, I64, Function, Helper
-from policyc.codegen.programs import Context, build_parser
-from policyc.driver import compile_files
-from policyc.kernel_engine import LOOPBACK, KernelLoad
-from policyc.model import Direction, Endpoint
-from policyc.runtime import testrun
-from policyc.runtime.libbpf import lib
-from policyc.runtime.maps import Map
-from policyc.runtime.object import Object
-from tests.platform.program import SPAN, array, loaded, returns
+from benchmarks import figures, place, rulesets
+from benchmarks.drivers import Driver, drivers, tuples
+from benchmarks.figures import Figure
+from benchmarks.loads import Loaded, Outcome, compiled, loaded
+from benchmarks.place import DEVICE
+from benchmarks.rulesets import Packet, RuleSet
+from policyc.artifact.layout import Hook, Reason
+from policyc.codegen.programs import Context
 
-PACKETS = 1 << 16
-KNOWN_FLOWS = 128  # far fewer than a KernelLoad's connection table holds
-SHARE = 0.95  # of the packets, that must be judged as the case says
-SKB_STORE_BYTES = 9  # linux/bpf.h
-ADDRESSES = 26  # offset in a frame: source, destination, ports follow one another
-TUPLE = struct.Struct("!4s4sHH")
-CLONE_NEWNET = 0x40000000
-SERVER = bytes([10, 0, 0, 1])
-FRAME = (
-    bytes(12)
-    + b"\x08\x00"
-    + bytes([0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0])
-    + bytes(8 + 4)
-    + bytes([0, 30])
-    + bytes(24)
-)
+CONNECTIONS = 65_536  # entries of `ct4` as `load` makes it
+FED = 1 << 16  # tuples of a case
+ALLOWED, DENIED = (True, Reason.RULE), (False, Reason.RULE)
+DEFAULT, ESTABLISHED = (False, Reason.DEFAULT), (True, Reason.ESTABLISHED)
+SIZES = (10, 100, 1000, 10_000, 100_000)
 
 
 @dataclass(frozen=True)
-class Result:
-    """`verdict_ns` and `parse_ns` are without the floor; `ratio` is one by the other."""
-
-    case: str
-    floor_ns: float
-    parse_ns: float
-    verdict_ns: float
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Case:
-    """`tuples` are the packets (TUPLE), as many as a power of two; all are UDP to the server. `allowed` and `reason` are what
-    nearly all of them must get, or the figure would be of something else."""
+class Place:
+    """An attach point under measurement. `spec` is what `--attach` takes."""
 
     name: str
-    policy: str
-    endpoints: tuple[Endpoint, ...]
-    tuples: tuple[bytes, ...]
-    allowed: bool
-    reason: Reason
+    hook: Hook
+    context: Context
+    spec: str
 
 
-def endpoint(name: str, number: int, **labels: str) -> Endpoint:
-    return Endpoint(name, (("4", 10 << 24 | number),), labels)
+UPLINK = Place("tc uplink", Hook.TC_INGRESS, Context.TC, f"uplink:{DEVICE}")
+WORKLOAD = Place("tc workload point", Hook.TC_EGRESS, Context.TC, f"workload:{DEVICE}=server")
+XDP = Place("XDP uplink", Hook.XDP_INGRESS, Context.XDP, f"uplink:{DEVICE}+xdp")
 
 
-def world(rng: random.Random) -> bytes:
-    return bytes([rng.randrange(11, 127), *rng.randbytes(3)])
+@dataclass(frozen=True)
+class Effort:
+    rounds: int
+    repeat: int
 
 
-def cases(quick: bool) -> Iterator[Case]:
-    rng = random.Random(policies.SEED)
-    server = endpoint("server", 1, app="server")
-    strangers = tuple(
-        TUPLE.pack(world(rng), SERVER, rng.randrange(1024, 65536), rng.randrange(65536)) for _ in range(PACKETS)
-    )
-    for prefixes in (100,) if quick else (100, 10_000):
-        text = policies.blocklist(prefixes)
-        yield Case(f"{prefixes} prefixes, new flows", text, (server,), strangers, True, Reason.RULE)
-        known = strangers[:KNOWN_FLOWS]
-        yield Case(f"{prefixes} prefixes, known flows", text, (server,), known, True, Reason.ESTABLISHED)
-    for rules in (10, 100) if quick else (10, 100, 1000):
-        callers = tuple(endpoint(f"e{n}", n + 2, app=f"app{n}") for n in range(rules))
-        text = policies.services(rules)
-        yield Case(f"{rules} rules, strangers denied", text, (server, *callers), strangers, False, Reason.DEFAULT)
-        callers_flows = tuple(
-            TUPLE.pack((10 << 24 | n + 2).to_bytes(4), SERVER, rng.randrange(1024, 65536), 1000 + n % 60000)
-            for n in (rng.randrange(rules) for _ in range(PACKETS))
-        )
-        yield Case(f"{rules} rules, new flows", text, (server, *callers), callers_flows, True, Reason.RULE)
+@dataclass(frozen=True)
+class Measured:
+    """Medians, ns: each program above the driver alone; the verdict above policyc's parser and above the least parser."""
+
+    hand: float
+    parser: float
+    lookup: float
+    insert: float
+    verdict: float
+
+    @property
+    def above(self) -> float:
+        return self.verdict - self.parser
+
+    @property
+    def table(self) -> float:
+        """Lookup and insert of a connection, by a program that does nothing else."""
+        return self.insert - self.hand
 
 
-# --- programs -----------------------------------------------------------------------------------------------------
+def measure(
+    driver: Driver,
+    load: Loaded,
+    where: Place,
+    packets: Sequence[bytes],
+    expected: Sequence[Outcome],
+    effort: Effort,
+    new: bool = False,
+) -> Measured:
+    """`new`: every packet begins a connection; otherwise those that do have done so before the first round."""
+    device = place.ifindex(DEVICE)
+    programs = {**driver.floors, "verdict": load.entries[where.hook]}
+    driver.feed(packets, new_ports=new)
+    for program in programs.values():
+        driver.run(program, max(2 * len(packets), effort.repeat // 2), device)
+    load.begin()
+    taken: dict[str, list[int]] = {name: [] for name in programs}
+    for n in range(effort.rounds):
+        order = list(programs)
+        random.Random(n).shuffle(order)
+        for name in order:
+            taken[name].append(driver.run(programs[name], effort.repeat, device))
+    judged = load.check(f"{where.name}", expected)
+    if judged != effort.rounds * effort.repeat:
+        raise SystemExit(f"{where.name}: {judged} packets were judged of {effort.rounds * effort.repeat}")
+
+    def above_driver(name: str) -> float:
+        return statistics.median(a - b for a, b in zip(taken[name], taken["empty"], strict=True))
+
+    return Measured(*(above_driver(n) for n in ("hand", "parser", "lookup", "insert", "verdict")))
 
 
-def drive(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
-    """Writes the next tuple into the packet and goes on to the program under test."""
-    cursor = f.lookup_index(maps["cursor"], 0)
-    with f.if_(f.is_null(cursor)):
-        f.ret(0)
-    count, limit = f.load(cursor, I64), f.load(cursor, I64, 8)
-    f.store(cursor, f.add(count, 1))
-    packet = f.lookup_index(maps["packets"], f.to(f.and_(count, limit), I32))
-    with f.if_(f.is_null(packet)):
-        f.ret(0)
-    f.helper(SKB_STORE_BYTES, f.args[0], I32(ADDRESSES), packet, I32(TUPLE.size), 0)  # type: ignore[arg-type]
-    f.helper(Helper.TAIL_CALL, f.args[0], maps["target"], I32(0))
+def drawn(rules: RuleSet, count: int = FED, seed: int = 1) -> list[Packet]:
+    assert rules.packets is not None
+    rng = random.Random(seed)
+    return [rules.packets(rng) for _ in range(count)]
 
 
-def parse(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
-    parser = build_parser(f.module, f.debug, Context.TC, SPAN)
-    f.call(parser, f.args[0], new_flow(f).pointer)
-    f.ret(0xFFFFFFFF)
+def among(live: Sequence[bytes], seed: int = 2) -> list[bytes]:
+    """FED packets of `live` connections at random."""
+    rng = random.Random(seed)
+    return [*live, *rng.choices(live, k=FED - len(live))] if len(live) > FED // 2 else rng.choices(live, k=FED)
 
 
-class Driver:
-    """The driver, the empty program and the baseline, loaded."""
-
-    def __init__(self, made: Object) -> None:
-        self._made = made
-        self.empty, self.parse = made.program_fd("empty"), made.program_fd("parse")
-
-    def packets(self, tuples: tuple[bytes, ...]) -> None:
-        """As many as a power of two."""
-        table = Map(os.dup(self._made.map_fd("packets")), "packets")
-        table.update_many([(n.to_bytes(4, "little"), t + bytes(4)) for n, t in enumerate(tuples)])
-        table.close()
-        cursor = struct.pack("<QQ", 0, len(tuples) - 1)
-        assert lib().bpf_map_update_elem(self._made.map_fd("cursor"), bytes(4), cursor, 0) == 0
-
-    def run(self, program: int, repeat: int) -> int:
-        """ns a packet, the driver's own included."""
-        fd = program.to_bytes(4, "little")
-        assert lib().bpf_map_update_elem(self._made.map_fd("target"), bytes(4), fd, 0) == 0
-        return testrun.run_skb(self._made.program_fd("drive"), FRAME, ifindex=LOOPBACK, repeat=repeat).duration_ns
+# --- cases ------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def driver() -> Iterator[Driver]:
-    maps = [array("cursor", 16, 1), array("packets", 16, PACKETS), MapSpec("target", "PROG_ARRAY", 4, 4, 1, "")]
-    programs = {("tc", "drive"): drive, ("tc", "empty"): returns(-1), ("tc", "parse"): parse}
-    with loaded(programs, maps) as made:
-        yield Driver(made)
+def floors(m: Measured) -> str:
+    return f"above hand-written parser {m.verdict - m.hand:.0f}; floors: own parser {m.parser:.0f}, hand-written {m.hand:.0f}"
 
 
-def compiled(text: str) -> bytes:
-    with TemporaryDirectory() as folder:
-        source = Path(folder, "bench.pol")
-        source.write_text(text)
-        return compile_files([str(source)])
+def machine_sized(effort: Effort) -> Iterator[Figure]:
+    """1,000 rules, 10,000 endpoints, a feed of 100,000 prefixes."""
+    rules = rulesets.mixed(1000, 10_000, 100_000)
+    artifact = compiled(rules)
+    entries = tuples(drawn(rules))
+    with drivers(CONNECTIONS) as by_context:
+        for where in (UPLINK, WORKLOAD, XDP):
+            driver = by_context[where.context]
+            with loaded(artifact, rules, where.spec) as load:
+                m = measure(driver, load, where, entries, [ALLOWED], effort, new=True)
+                yield Figure(
+                    "new", f"new connection, {where.name}", round(m.above - m.table, 1), "ns", "<= 150", floors(m)
+                )
+                yield Figure("new", f"… its connection-table lookup, {where.name}", round(m.lookup - m.hand, 1), "ns")
+                yield Figure("new", f"… its connection-table insert, {where.name}", round(m.insert - m.lookup, 1), "ns")
+            for live, limit in ((1000, 60), (64_000, 110)):
+                with loaded(artifact, rules, where.spec) as load:
+                    some = among(sorted(set(entries))[:live])
+                    m = measure(driver, load, where, some, [ESTABLISHED], effort)
+                    name = f"established, {live:,} live, {where.name}"
+                    note = f"{floors(m)}; bare lookup {m.lookup - m.hand:.0f}"
+                    yield Figure("established", name, round(m.above, 1), "ns", f"<= {limit}", note)
 
 
-def measure(case: Case, rounds: int, repeat: int) -> Result:
-    with driver() as made, KernelLoad(read(compiled(case.policy)), case.endpoints) as load:
-        load.attach_point(LOOPBACK, PointKind.UPLINK)
-        load.configure(events=Events.NONE)
-        made.packets(case.tuples)
-        subject = load.programs[Hook.TC_INGRESS]
-        for program in (made.empty, made.parse, subject):
-            made.run(program, len(case.tuples))
-        samples: dict[int, list[int]] = {made.empty: [], made.parse: [], subject: []}
-        for _ in range(rounds):
-            for program, taken in samples.items():
-                taken.append(made.run(program, repeat))
-        check(case, load)
-        floor, baseline, verdict = (statistics.median(taken) for taken in samples.values())
-    parse_ns, verdict_ns = baseline - floor, verdict - floor
-    return Result(case.name, floor, parse_ns, verdict_ns, round(verdict_ns / parse_ns, 2) if parse_ns > 0 else 0.0)
+def shapes(effort: Effort) -> Iterator[Figure]:
+    """New connections by rule sets of 1,000 rules of other shapes."""
+    with drivers(CONNECTIONS) as by_context:
+        for rules in rulesets.classbench(1000):
+            artifact = compiled(rules)
+            entries = tuples(drawn(rules))
+            for where in (UPLINK, XDP):
+                with loaded(artifact, rules, where.spec) as load:
+                    outcomes = [ALLOWED, DENIED, DEFAULT]
+                    m = measure(by_context[where.context], load, where, entries, outcomes, effort, new=True)
+                    judged = load.judged()
+                    denied = sum(n for (allowed, _), n in judged.items() if not allowed) / sum(judged.values())
+                    note = f"{floors(m)}; {denied:.0%} denied; lookup and insert alone {m.table:.0f}"
+                    yield Figure(
+                        "shapes", f"{rules.name}, 1,000 rules, {where.name}", round(m.above, 1), "ns", None, note
+                    )
 
 
-def check(case: Case, load: KernelLoad) -> None:
-    """By the program's own counters (the warm-up included, in which flows become known)."""
-    reasons = load.map("reasons")
-    packets = [reasons.sum_cpus(value)[0] for value in reasons.read_array()]
-    expected = packets[reason_index(Direction.INGRESS, case.allowed, case.reason)]
-    if expected < SHARE * sum(packets):
-        raise SystemExit(f"{case.name}: {expected} of {sum(packets)} packets were judged as the case says")
+def growth(effort: Effort, sizes: Sequence[int]) -> Iterator[Figure]:
+    """A list of addresses and ports that are denied, and a default that denies; half of the packets are on the list."""
+    found: dict[tuple[str, int], float] = {}
+    with drivers(CONNECTIONS) as by_context:
+        for size in sizes:
+            rules = rulesets.pairs(size, "deny")
+            artifact = compiled(rules)
+            entries = tuples(rulesets.half_listed(random.Random(size), rulesets.pair_list(size), FED))
+            for where in (UPLINK, XDP):
+                with loaded(artifact, rules, where.spec) as load:
+                    m = measure(by_context[where.context], load, where, entries, [DENIED, DEFAULT], effort, new=True)
+                    found[where.name, size] = m.above
+                    yield Figure("growth", f"{size:,} rules, {where.name}", round(m.above, 1), "ns", None, floors(m))
+    for where in (UPLINK, XDP):
+        ratio = found[where.name, sizes[-1]] / found[where.name, sizes[0]]
+        yield Figure("growth", f"{sizes[0]:,} to {sizes[-1]:,} rules, {where.name}", round(ratio, 2), "×", "<= 2")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--quick", action="store_true", help="smaller policies, fewer rounds")
-    options.add_argument("--format", choices=("text", "json"), default="text")
+    options.add_argument("--quick", action="store_true", help="fewer rounds, smaller policies")
+    options.add_argument("--out", type=Path, help="where the figures go")
     chosen = options.parse_args()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        raise SystemExit(f"bench_verdict: a network namespace: {os.strerror(ctypes.get_errno())}; run as root")
-    rounds, repeat = (5, 100_000) if chosen.quick else (11, 400_000)
-    results = []
-    for case in cases(chosen.quick):
-        results.append(measure(case, rounds, repeat))
-        if chosen.format == "text":
-            r = results[-1]
-            print(
-                f"{r.case:34} parse {r.parse_ns:6.0f} ns  verdict {r.verdict_ns:6.0f} ns  ratio {r.ratio:5.2f}",
-                flush=True,
-            )
-    if chosen.format == "json":
-        document = {"format": "policyc-benchmark", "version": 1, "results": [asdict(r) for r in results]}
-        print(json.dumps(document, indent=2))
+    place.enter()
+    place.add_link()
+    effort = Effort(7, 100_000) if chosen.quick else Effort(15, 300_000)
+    parts = [machine_sized(effort), growth(effort, (10, 1000, 10_000) if chosen.quick else SIZES)]
+    if not chosen.quick:
+        parts.append(shapes(effort))
+    figures.report(itertools.chain(*parts), chosen.out)
 
 
 if __name__ == "__main__":
