@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+PATIENCE = 30  # seconds until servers listen and links carry packets; a fast machine needs a few tenths of one
 HOLD = """
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 for family in ipv4/ip_forward ipv6/conf/all/forwarding; do echo $0 >/proc/sys/net/$family; done
@@ -69,8 +70,8 @@ class Namespace:
             raise Unavailable(done.stderr.strip())
 
     def wait_for_listeners(self, ports: Iterable[int]) -> None:
-        """Until TCP servers listen on all `ports`. Raises `Unavailable` after five seconds."""
-        end = time.monotonic() + 5
+        """Until TCP servers listen on all `ports`. Raises `Unavailable` after `PATIENCE` seconds."""
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             listening = self.run("ss", "-Hltn").stdout
             if all(f":{port} " in listening for port in ports):
@@ -118,7 +119,7 @@ class Network:
         """Until every guest answers at all its addresses: IPv6 is ready only some time after the link is up."""
         waiting = [
             self.machine.start(
-                "ping", "-n", "-q", "-c", "1", "-w", "5", "-i", "0.1", str(i.ip), stdout=subprocess.DEVNULL
+                "ping", "-n", "-q", "-c", "1", "-w", str(PATIENCE), "-i", "0.1", str(i.ip), stdout=subprocess.DEVNULL
             )
             for interfaces in self.addresses.values()
             for i in interfaces
