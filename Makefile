@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit fuzz bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: venv tools ## all tests; what needs bpf() is skipped and counted where it 
 
 test-unit: venv ## the tests that need neither root nor bpf()
 	$(PYTEST) -m 'not bpf'
+
+SECONDS ?= 60
+fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
+	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 bench-quick: venv ## compile times, and kernel verdicts as a ratio to parsing (needs root and bpf())
 	$(PYTEST) -q benchmarks/bench_compile.py --benchmark-min-rounds=3

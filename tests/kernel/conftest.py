@@ -1,11 +1,7 @@
-"""A network namespace with devices, and a cgroup that this process is in, for programs under TEST_RUN."""
+"""The place that programs are test-run in, one for the tests of a module."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,35 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-CLONE_NEWNET = 0x40000000
-
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[object]:
-    from packets_differential import Place
+    from place import private_place
 
-    from policyc.runtime.cgroups import mount_point
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    top = mount_point() / f"policyc-differential-{os.getpid()}"
-    upper, leaf = top / "a", top / "a" / "b"
-    own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))[3:]
-    before = mount_point() / own.lstrip("/") / "cgroup.procs"
-    try:
-        devices = {"workload": "wl0", "uplink": "up0", "empty": "em0", "unknown": "un0"}
-        for name in devices.values():
-            subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
-        leaf.mkdir(parents=True)
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
-        level = len(leaf.relative_to(mount_point()).parts)
-        indices = {kind: socket.if_nametoindex(name) for kind, name in devices.items()}
-        yield Place({**indices, "loopback": 1}, [(leaf.stat().st_ino, level), (upper.stat().st_ino, level - 1)])
-    finally:
-        before.write_text(str(os.getpid()))
-        for folder in (leaf, upper, top):
-            if folder.exists():
-                folder.rmdir()
-        assert libc.setns(home, CLONE_NEWNET) == 0
-        os.close(home)
+    with private_place() as made:
+        yield made

@@ -37,8 +37,8 @@ class EventBook:
     last: dict[FlowId, int] = field(default_factory=dict)
     doubtful: set[Hashable] = field(default_factory=set)
 
-    def due(self, judgement: Judgement, noted: Noted, flow: FlowId, now: int) -> Due:
-        """Whether a packet judged between `now` and a few milliseconds later leaves an event."""
+    def due(self, judgement: Judgement, noted: Noted, flow: FlowId, begun: int, ended: int) -> Due:
+        """Whether a packet judged between these two times leaves an event."""
         if self.events is Events.TRACE or self._opens(judgement, noted):
             return Due.YES
         everything = self.events is Events.ALL
@@ -50,10 +50,10 @@ class EventBook:
         if not flow.certain:
             self.doubtful.add(flow.ends)
         last = self.last.get(flow)
-        since = SECOND_NS * 2 if last is None else now - last
-        if since < SECOND_NS - SLACK_NS:
+        if last is not None and ended - last < SECOND_NS - SLACK_NS:
             return Due.NO
-        return Due.YES if since > SECOND_NS + SLACK_NS and flow.ends not in self.doubtful else Due.MAYBE
+        late = last is None or begun - last > SECOND_NS + SLACK_NS
+        return Due.YES if late and flow.ends not in self.doubtful else Due.MAYBE
 
     def _opens(self, judgement: Judgement, noted: Noted) -> bool:
         return noted.opened and (self.events is Events.ALL or judgement.log)

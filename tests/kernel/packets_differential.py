@@ -282,7 +282,8 @@ class _Player:
             return
         begun = _well_inside_a_tick()
         codes, events = self.kernel.run_many([(s.hook, s.frame, self.place.devices[s.device]) for _, s in waiting])
-        if time.monotonic_ns() // TICK != begun // TICK:
+        ended = time.monotonic_ns()
+        if ended // TICK != begun // TICK:
             raise Unsure
         taken = [(n, s, code) for (n, s), code in zip(waiting, codes, strict=True) if code is not None]
         self.packets += len(taken)
@@ -297,7 +298,7 @@ class _Player:
             if (code == PASS[sent.hook]) != (judgement.verdict == "allow"):
                 what.append(f"returned {code}, expected {want}")
             flow = self._flow(sent)
-            due = self.book.due(judgement, self.machine.noted, flow, begun)
+            due = self.book.due(judgement, self.machine.noted, flow, begun, ended)
             if due is not Due.NO:
                 odd = ["no event"] if event is None else self._odd(event, sent, want)
                 if event is not None and not odd:

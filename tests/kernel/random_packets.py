@@ -11,6 +11,7 @@ from random import Random
 from random_world import Edges, Who
 
 from policyc.artifact.layout import Hook
+from policyc.model import Direction
 from policyc.reference.world import Address
 
 TCP, UDP, SCTP, ICMP, ICMPV6, GRE = 6, 17, 132, 1, 58, 47
@@ -93,6 +94,7 @@ class Traffic:
     random: Random
     edges: Edges
     who: Who
+    restless: float = 0.1  # how often a new conversation takes the place of an old one
     conversations: list[Conversation] = field(default_factory=list)
     past: list[Packet] = field(default_factory=list)
 
@@ -101,7 +103,8 @@ class Traffic:
             self._meet()
 
     def _meet(self) -> None:
-        """A new conversation, mostly of or with somebody who is judged, the workload's own above all: elsewhere most of what it sends is spoofed."""
+        """A new conversation: mostly one that some rule is about, with somebody who is judged, the workload's own above all, because
+        elsewhere most of what it sends is spoofed."""
         r, now = self.random, self.who
         family = r.choice("46")
         first = {now.workload: 4, now.inner: 2, now.outer: 1}
@@ -110,21 +113,32 @@ class Traffic:
         ends = [r.choice(mine) if mine and r.random() < 0.6 else r.choice(self.edges.addresses[family]) for _ in "sd"]
         if mine and r.random() < 0.85:
             ends[r.randrange(2)] = r.choice(mine)
+        protocol, number = self._service()
+        if self.edges.hints and r.random() < 0.7:
+            hint = r.choice(self.edges.hints)
+            subject = 0 if hint.direction is Direction.EGRESS else 1
+            if mine:
+                ends[subject] = r.choice(mine)
+            if hint.peers[family] and r.random() < 0.6:
+                ends[1 - subject] = r.choice(hint.peers[family])
+            if hint.services:
+                protocol, number = r.choice(hint.services)
+        sport = number if protocol not in (ICMP, ICMPV6) and r.random() < 0.04 else r.choice((5, 6))
+        self.conversations.append(Conversation(family, *ends, protocol, sport, number))
+
+    def _service(self) -> tuple[int, int]:
+        """Protocol, and port or type << 8 | code."""
+        r = self.random
         protocol = r.choice((TCP, TCP, TCP, UDP, SCTP, ICMP, ICMPV6, GRE))
-        sport, dport = r.choice((5, 6)), r.choice(self.edges.ports)
         if protocol in (ICMP, ICMPV6):
             kind, code = r.choice(self.edges.icmp)
-            dport = kind << 8 | code
-        elif protocol == GRE:
-            protocol = r.choice(self.edges.protocols)
-        elif r.random() < 0.05:
-            sport = dport
-        self.conversations.append(Conversation(family, *ends, protocol, sport, dport))
+            return protocol, kind << 8 | code
+        return r.choice(self.edges.protocols) if protocol == GRE else protocol, r.choice(self.edges.ports)
 
     def send(self) -> list[Sent]:
         """What becomes of one packet: it is seen where its source sends it and where its destination gets it, or anywhere."""
         r = self.random
-        if r.random() < 0.05:
+        if r.random() < self.restless:
             self._meet()
             del self.conversations[r.randrange(len(self.conversations) - 1)]
         sent = []
@@ -169,7 +183,7 @@ class Traffic:
         if kind < 0.1 and self.past:
             made = [self._error()]
         else:
-            one = r.choice(self.conversations)
+            one = r.choice((r.choice(self.conversations), self.conversations[-1]))
             forth = r.random() < 0.6
             src, dst = (one.source, one.destination) if forth else (one.destination, one.source)
             payload = self._l4(one, forth)

@@ -8,12 +8,25 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from policyc.flows import Flow
-from policyc.model import Action, Direction, Endpoint, PeerCidrs, PolicySet, Tier
+from policyc.model import (
+    ICMP,
+    ICMPV6,
+    PROTOCOLS_WITH_PORTS,
+    Action,
+    Direction,
+    Endpoint,
+    PeerCidrs,
+    PolicySet,
+    Rule,
+    Service,
+    Tier,
+)
 from policyc.reference.verdict import Traffic
 from policyc.reference.world import Address
 
 KEYS, VALUES = ("app", "env", "ns"), ("x", "y", "z")
 PORTS = (1, 79, 80, 81, 443, 8000, 8100, 8101, 65535)
+EXTENSIONS = (0, 43, 44, 60)  # IPv6 extension headers: no protocols of packets
 ICMP_TYPES = (0, 3, 8, 11, 13, 128, 129, 255)
 WIDTHS = {"4": 32, "6": 128}
 BASES = {"4": (10 << 24, 203 << 24 | 113 << 8, 0), "6": (0x20010DB8 << 96, 0xFD00 << 112, 1 << 64)}
@@ -123,6 +136,16 @@ def _rule(r: Random, direction: Direction, name: str, same: bool) -> str:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What a rule names, with the neighbours of its bounds. `services`: protocol, and port or type << 8 | code; `peers`: addresses of its
+    prefixes by family."""
+
+    direction: Direction
+    services: tuple[tuple[int, int], ...]
+    peers: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
 class Edges:
     """What is worth sending: the neighbours of every bound that a policy names, and some that it does not."""
 
@@ -130,27 +153,50 @@ class Edges:
     ports: list[int]
     protocols: list[int]  # without those that have ports or types
     icmp: list[tuple[int, int]]  # type, code
+    hints: list[Hint]
 
 
 def edges(policy: PolicySet) -> Edges:
     addresses = {f: set(ADDRESSES[f]) | {LOOPBACK[f], 2 ** WIDTHS[f] - 1} for f in WIDTHS}
-    ports, protocols, icmp = set(PORTS), {47, 0, 255}, {(8, 0), (128, 0), (0, 0), (129, 0)}
-    for rule in policy.rules:
-        for end in rule.peers:
-            if isinstance(end, PeerCidrs):
-                for family, ranges in (("4", end.addresses.v4), ("6", end.addresses.v6)):
-                    near = (n for low, high in ranges for n in (low - 1, low, high, high + 1))
-                    addresses[family] |= {n for n in near if 0 < n < 2 ** WIDTHS[family]}
-        for one in rule.services:
-            if one.ports is not None:
-                ports |= {n for p in one.ports for n in (p - 1, p, p + 1) if n < 1 << 16}
-            elif one.icmp_type is not None:
-                code = one.icmp_code or 0
-                icmp |= {(t & 255, c & 255) for t in (one.icmp_type, one.icmp_type + 1) for c in (code, code + 1)}
-            elif one.protocol is not None:
-                protocols |= {(one.protocol + d) & 255 for d in (-1, 0, 1)}
-    protocols -= {1, 6, 17, 58, 132, 43, 44, 60}
-    return Edges({f: sorted(n) for f, n in addresses.items()}, sorted(ports), sorted(protocols), sorted(icmp))
+    hints = [_hint(rule) for rule in policy.rules]
+    services = {s for hint in hints for s in hint.services}
+    for hint in hints:
+        for family, numbers in hint.peers.items():
+            addresses[family] |= set(numbers)
+    ports = {n for protocol, n in services if protocol in PROTOCOLS_WITH_PORTS}
+    icmp = {(n >> 8, n & 255) for protocol, n in services if protocol in (ICMP, ICMPV6)}
+    others = {p for p, _ in services} - {ICMP, ICMPV6, *PROTOCOLS_WITH_PORTS}
+    return Edges(
+        {f: sorted(n) for f, n in addresses.items()},
+        sorted(ports | set(PORTS)),
+        sorted(others | {47, 0, 255}),
+        sorted(icmp | {(8, 0), (128, 0), (0, 0), (129, 0)}),
+        hints,
+    )
+
+
+def _hint(rule: Rule) -> Hint:
+    services = {near for service in rule.services for near in _near(service)}
+    peers: dict[str, set[int]] = {"4": set(), "6": set()}
+    for end in rule.peers:
+        if isinstance(end, PeerCidrs):
+            for family, ranges in (("4", end.addresses.v4), ("6", end.addresses.v6)):
+                near = (n for low, high in ranges for n in (low - 1, low, high, high + 1))
+                peers[family] |= {n for n in near if 0 < n < 2 ** WIDTHS[family]}
+    return Hint(rule.direction, tuple(sorted(services)), {f: sorted(n) for f, n in peers.items()})
+
+
+def _near(service: Service) -> set[tuple[int, int]]:
+    protocol = service.protocol
+    if protocol is None:
+        return set()
+    if service.ports is not None:
+        low, high = service.ports
+        return {(protocol, n) for n in (low - 1, low, low + 1, high - 1, high, high + 1) if n < 1 << 16}
+    if service.icmp_type is not None:
+        kind, code = service.icmp_type, service.icmp_code or 0
+        return {(protocol, (k & 255) << 8 | c & 255) for k in (kind, kind + 1) for c in (code, code + 1)}
+    return {((protocol + d) & 255, 80 << 8 | 1) for d in (-1, 0, 0, 1)} - {(p, 80 << 8 | 1) for p in EXTENSIONS}
 
 
 # --- who is there -----------------------------------------------------------------------------------------------

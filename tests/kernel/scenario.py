@@ -119,6 +119,7 @@ def _union(edges: Sequence[Edges]) -> Edges:
         sorted({n for e in edges for n in e.ports}),
         sorted({n for e in edges for n in e.protocols}),
         sorted({n for e in edges for n in e.icmp}),
+        [hint for e in edges for hint in e.hints],
     )
 
 
@@ -129,7 +130,7 @@ def draw(on: Ground, seed: int, part: int, packets: int) -> Case:
     now = first = random_world.who(r, on.edges)
     audit = first_audit = r.random() < 0.12
     steps: list[Step] = []
-    traffic, sent, policy = Traffic(r, on.edges, now), 0, 0
+    traffic, sent, policy = Traffic(r, on.edges, now, r.choice((0.05, 0.2, 0.5))), 0, 0
     changes = r.choice((0.0, 0.01, 0.03))
     while sent < packets:
         kind = r.random()
