@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit fuzz bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit test-kill fuzz bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,13 +31,27 @@ test: venv tools ## all tests; what needs bpf() is skipped and counted where it 
 test-unit: venv ## the tests that need neither root nor bpf()
 	$(PYTEST) -m 'not bpf'
 
+test-kill: venv tools ## kill load, unload and endpoint commands before each of their system calls (half an hour; root, bpf())
+	POLICYC_KILL_POINTS=all $(PYTEST) tests/e2e/test_killed.py
+
 SECONDS ?= 60
 fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
 	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-bench-quick: venv ## compile times, and kernel verdicts as a ratio to parsing (needs root and bpf())
-	$(PYTEST) -q benchmarks/bench_compile.py --benchmark-min-rounds=3
-	$(BIN)/python -m benchmarks.bench_verdict --quick
+bench: $(VENV)/.bench bench-tools ## measure everything beside its peers, bring README and docs/performance.md up to date (root, bpf())
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.bench bench-tools ## the same in less than five minutes; the results go to benchmarks/results only
+	$(BIN)/python -m benchmarks --quick
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	@touch $@
+
+bench-tools: tools
+	@for tool in nft:nftables iptables:iptables ipset:ipset; do \
+		command -v $${tool%:*} >/dev/null 2>&1 || [ -x /usr/sbin/$${tool%:*} ] || scripts/install-tools $${tool#*:}; \
+	done
 
 lint: venv ## style and common mistakes
 	$(BIN)/ruff check
@@ -51,4 +65,4 @@ fmt: venv ## format the code
 	$(BIN)/ruff format
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks benchmarks/results

@@ -1,4 +1,4 @@
-"""What comes after the write to `switch`, and after a kill before or behind it."""
+"""What comes after the write to `switch`, and after a kill before or behind it, or of an `unload`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from policyc.runtime.namespaces import elsewhere, inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
 from policyc.runtime.points import plan_of
 from policyc.runtime.state import Snapshot, Store
+from policyc.runtime.unload import take_away
 
 
 def recover(store: Store) -> None:
-    """Completes or takes back what a killed `load` left. `store` is locked."""
+    """Completes or takes back what a killed `load` left, and completes a killed `unload`. `store` is locked."""
+    if store.leaving.exists():
+        take_away(store)
+        return
     if not store.next.exists():
         return
     pins = Pins(store.name)

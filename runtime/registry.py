@@ -548,6 +548,9 @@ def open_registry(name: str | None) -> Registry:
     store.lock()
     try:
         recover(store)
+        if not store.current.exists():
+            store.remove()
+            raise unknown(store.name)
         return Registry(store)
     except BaseException:
         store.close()

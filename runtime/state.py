@@ -3,7 +3,8 @@ another root).
 
 `lock` is held by whoever changes the load. `artifact-N.o` is the artifact of load N. `state.jsonl` has a header line, then one line an
 operation on endpoints; a line is written before its operation and followed by `+` when it is done, so that whoever
-comes after a killed process finishes what it began: the last line, if no `+` follows it. `next.jsonl` is the state of a load in the making.
+comes after a killed process finishes what it began: the last line, if no `+` follows it. `next.jsonl` is the state of a load in the making, `leaving.jsonl` that
+of one that is being unloaded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from policyc.diagnostics import OperationError
 from policyc.runtime import addresses, bpffs
 from policyc.runtime.addresses import Address
 from policyc.runtime.libbpf import CAPABILITIES, PERMISSION_OR_FEATURE
+from policyc.runtime.names import PATTERN
 
 DEFAULT_ROOT = "/run/policyc"
 FORMAT, VERSION = "policyc-state", 1
@@ -141,8 +143,8 @@ def names() -> list[str]:
     except OSError as failure:
         raise _unusable(root(), failure) from None
     pinned: set[str] = set()
-    with suppress(OperationError):  # whoever may not look there sees those that have a state
-        pinned = {p.parent.name for p in bpffs.pins_in(bpffs.root(), "*/switch")}
+    with suppress(OperationError, PermissionError):  # whoever may not look there sees those that have a state
+        pinned = {p.name for p in bpffs.pins_in(bpffs.root()) if p.is_dir() and PATTERN.fullmatch(p.name)}
     return sorted(pinned | {p.name for p in folders if Store(p.name).exists()})
 
 
@@ -180,8 +182,12 @@ class Store:
     def next(self) -> Path:
         return self.folder / "next.jsonl"
 
+    @property
+    def leaving(self) -> Path:
+        return self.folder / "leaving.jsonl"
+
     def exists(self) -> bool:
-        return bpffs.exists(self.current) or bpffs.exists(self.next)
+        return any(bpffs.exists(path) for path in (self.current, self.next, self.leaving))
 
     def read_artifact(self, number: int) -> Artifact:
         """Raises `OperationError` where it was lost or damaged."""
@@ -300,6 +306,24 @@ class Store:
             os.close(self._journal)
             self._journal = -1
 
+    def leave(self) -> None:
+        """From here on there is no load any more, only something to take away."""
+        try:
+            if self.current.exists():
+                self.current.replace(self.leaving)
+        except OSError as failure:
+            raise _unusable(self.current, failure) from None
+
+    def stay(self) -> None:
+        """What was to be taken away cannot be."""
+        if self.leaving.exists() and not self.current.exists():
+            self.leaving.replace(self.current)
+
+    def left(self) -> None:
+        """Nothing is there any more of which the state tells."""
+        for path in (self.next, self.leaving):
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Removes the folder; the lock goes last and with it."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -316,7 +340,7 @@ def unknown(name: str) -> OperationError:
     known = names()
     if name in known:
         return OperationError(
-            f"the state of {name!r} was lost, or its first load is under way or was interrupted",
+            f"the state of {name!r} was lost, or its first load or its unloading is under way or was interrupted",
             f"`policyc unload {name}` takes away what is there; then load again",
         )
     near = difflib.get_close_matches(name, known, 1)

@@ -1,0 +1,230 @@
+"""Protects a machine whose `policyc` is killed: SIGKILL before each system call by which a command changes something. After it
+every packet is judged as before the command or as after it, and the next command mends what is left, whichever it is.
+
+Each run takes a sample of these moments; `make test-kill` takes all of them (`POLICYC_KILL_POINTS=all`; a number: so many
+a case; `POLICYC_KILL_SEED` repeats a sample)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from operation import ROOT, UDP_ECHO, Operator, Site, address, endpoint
+from test_loads import Machine
+
+pytestmark = pytest.mark.bpf
+
+CALLS = "bpf,mount,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,sendto,sendmsg,write,ftruncate"
+LINE = re.compile(r"(?P<call>\w+)\(")
+MADE = re.compile(r"bpf\(BPF_(PROG_LOAD|MAP_CREATE|BTF_LOAD)")  # what these make goes with the process
+POINTS = os.environ.get("POLICYC_KILL_POINTS", "2")
+SEED = int(os.environ.get("POLICYC_KILL_SEED") or random.randrange(1 << 32))
+
+COMMON = """\
+policy web for {{ app == web }} {{ egress {{ allow to any on tcp, udp/5353, udp/5454 }} }}
+policy api for {{ app == api }} {{ ingress {{ allow from {{ app == web }} on tcp/{port}, udp/5353, udp/5455 }} }}
+"""
+OLD, NEW = COMMON.format(port=80), COMMON.format(port=8080)
+BOTH_ALLOW, FORBIDDEN = 5353, [5454, 5455]  # udp: the second lists what `api` and what `web` alone denies
+
+Outcome = tuple[bool, bool]  # whether tcp/80 and tcp/8080 answer
+BY_OLD, BY_NEW, UNJUDGED, DENIED = (True, False), (False, True), (True, True), (False, False)
+
+
+class Prober:
+    """`prober.py` in `web`, in a cgroup."""
+
+    def __init__(self, site: Site, cgroup: Path) -> None:
+        script = Path(__file__).with_name("prober.py")
+        peers = f"{address('api', 4)},{address('api', 6)}"
+        join = f'echo $$ >{cgroup}/cgroup.procs && exec "$@"'
+        command = ["sh", "-c", join, "sh", sys.executable, str(script), peers]
+        self._process = site.guest("web").start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout.readline() == "ready\n"
+        self.answers = 0
+
+    def ask(self, wait: float, **more: Any) -> dict[str, Any]:
+        self._process.stdin.write(json.dumps({"tcp": [80, 8080], "udp": [BOTH_ALLOW], "wait": wait, **more}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def outcome(self, legal: Sequence[Outcome]) -> Outcome:
+        """On both families. A machine that is busy answers late: what does not fit is asked again, with patience."""
+        for wait in (0.2, 0.2, 1.0, 3.0):
+            answer = self.ask(wait)
+            found = next((one for one in legal if one * 2 == tuple(answer["tcp"])), None)
+            if found is DENIED or (found is not None and all(answer["udp"])):
+                return found
+        raise AssertionError(f"answers: {answer}; legal: {legal}")
+
+    def forbid(self, ports: list[int]) -> None:
+        """What is answered from now on is counted as a wrong."""
+        self.answers = self.ask(0.0, forbidden=ports)["forbidden"]
+
+    def wrongs(self) -> int:
+        return int(self.ask(0.0)["forbidden"]) - self.answers
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass
+class Case:
+    """A command that is killed between two states. `mends`: what an operator may do next, each with what holds then;
+    each ends in the state `before`, which `begin` makes of an empty machine. `denies`: on the way a device that goes, or an
+    endpoint that comes or goes, is denied everything; where the new policy has other hooks, both must allow for a moment."""
+
+    begin: list[list[str]]
+    command: list[str]
+    before: Outcome
+    after: Outcome
+    mends: list[list[tuple[list[str], Outcome]]]
+    denies: bool = False
+
+    @property
+    def legal(self) -> list[Outcome]:
+        return [self.before, self.after, *([DENIED] if self.denies else [])]
+
+
+@dataclass
+class Bench:
+    site: Site
+    operator: Operator
+    machine: Machine
+    prober: Prober
+
+    def traced(self, case: Case) -> list[tuple[str, int]]:
+        """Runs the command under strace; its system calls in order, each with its count so far of that name."""
+        log = self.operator.folder / "trace"
+        self._strace(["-o", str(log), "-e", f"trace={CALLS}"], case.command, 0)
+        counts: Counter[str] = Counter()
+        points = []
+        for line in log.read_text(errors="replace").splitlines():
+            if match := LINE.match(line):
+                counts[match["call"]] += 1
+                if not MADE.match(line):
+                    points.append((match["call"], counts[match["call"]]))
+        return points
+
+    def kill(self, case: Case, point: tuple[str, int]) -> bool:
+        """Runs the command and kills it; whether it came that far."""
+        call, count = point
+        inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={count}"]
+        return self._strace(["-o", "/dev/null", *inject], case.command, None) != 0
+
+    def _strace(self, options: list[str], command: list[str], code: int | None) -> int:
+        policyc = [sys.executable, "-m", "policyc", *command]
+        full = self.operator.namespace.command("strace", *options, *policyc)
+        done = subprocess.run(full, env=self.operator.environment, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        assert code is None or done.returncode == code, done.stderr
+        assert done.returncode in (0, -9, 137), done.stderr
+        return done.returncode
+
+    def run(self, command: list[str]) -> None:
+        """A command of which nothing is left is undone by another that may have had to do nothing."""
+        if command[0] != "unload":
+            self.operator.run(*command)
+            return
+        done = subprocess.run(
+            self.operator.command(*command), env=self.operator.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0 or "nothing is loaded as" in done.stderr, done.stderr
+        assert self.machine.snapshot() == ([], 0, [], {})
+
+    def watch(self, *states: Outcome) -> None:
+        """Forbidden packets count where all these states judge."""
+        self.prober.forbid([] if UNJUDGED in states else FORBIDDEN)
+
+
+@pytest.fixture
+def bench(site: Site, operator: Operator, cgroup: Path) -> Iterator[Bench]:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    echo = site.guest("api").start(sys.executable, "-c", UDP_ECHO, "5455", stdout=subprocess.PIPE)
+    prober = Prober(site, cgroup)
+    try:
+        assert echo.stdout is not None
+        assert echo.stdout.readline() == b"ready\n"
+        yield Bench(site, operator, Machine(site, operator), prober)
+    finally:
+        prober.close()
+        echo.kill()
+        echo.wait()
+
+
+def cases(operator: Operator, policy: Callable[[str], Path], cgroup: Path) -> dict[str, Case]:
+    links = str(operator.endpoints(endpoint("web", interface="web"), endpoint("api", interface="api")))
+    mixed = str(operator.endpoints(endpoint("web", cgroup=str(cgroup)), endpoint("api")))
+    only_web = str(operator.endpoints(endpoint("web", cgroup=str(cgroup))))
+
+    def load(text: str, *options: str) -> list[str]:
+        return ["load", str(policy(text)), "--name", "shop", *options]
+
+    unload = ["unload", "shop"]
+    old = load(OLD, "--endpoints", mixed, "--attach", "workload:api+xdp=api", "--attach", "uplink:world")
+    new = load(NEW, "--endpoints", links, "--attach", "uplink:world")
+    add = ["endpoint", "add", "shop", "api", "--label", "app=api", "--interface", "api"]
+    add += [word for v in (4, 6) for word in ("--address", address("api", v))]
+    remove = ["endpoint", "remove", "shop", "api"]
+    alone = load(OLD, "--endpoints", only_web)
+    return {
+        "load": Case([], new, UNJUDGED, BY_NEW, [[(new, BY_NEW), (unload, UNJUDGED)], [(unload, UNJUDGED)]]),
+        "replace": Case([old], new, BY_OLD, BY_NEW, [[(old, BY_OLD)], [(unload, UNJUDGED), (old, BY_OLD)]], True),
+        "replace back": Case([new], old, BY_NEW, BY_OLD, [[(new, BY_NEW)], [(unload, UNJUDGED), (new, BY_NEW)]], True),
+        "unload": Case([old], unload, BY_OLD, UNJUDGED, [[(unload, UNJUDGED), (old, BY_OLD)], [(old, BY_OLD)]]),
+        "add": Case(
+            [alone], add, UNJUDGED, BY_OLD,
+            [[(add, BY_OLD), (remove, UNJUDGED)], [(alone, UNJUDGED)], [(unload, UNJUDGED), (alone, UNJUDGED)]],
+            True,
+        ),
+        "remove": Case(
+            [alone, add], remove, BY_OLD, UNJUDGED,
+            [[(add, BY_OLD)], [(unload, UNJUDGED), (alone, UNJUDGED), (add, BY_OLD)]],
+            True,
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["load", "replace", "replace back", "unload", "add", "remove"])
+def test_killed(bench: Bench, policy: Callable[[str], Path], cgroup: Path, name: str) -> None:
+    case = cases(bench.operator, policy, cgroup)[name]
+    for command in case.begin:
+        bench.run(command)
+    points = bench.traced(case)
+    bench.prober.outcome([case.after])
+    for command, outcome in case.mends[0][-1:]:
+        bench.run(command)
+        bench.prober.outcome([outcome])
+    chosen = points
+    if POINTS != "all":
+        chosen = random.Random(f"{SEED} {name}").sample(points, min(int(POINTS), len(points)))
+    for number, point in enumerate(chosen):
+        told = f"seed {SEED}, {name}: killed before call {point[1]} of {point[0]}, {number + 1} of {len(chosen)}"
+        bench.watch(case.before, case.after)
+        bench.kill(case, point)
+        try:
+            bench.prober.outcome(case.legal)
+            assert bench.prober.wrongs() == 0
+            bench.operator.run("status", code=None)
+            states = [case.before, case.after]
+            for command, outcome in case.mends[number % len(case.mends)]:
+                bench.watch(*states, outcome)
+                states = [outcome]
+                bench.run(command)
+                bench.prober.outcome([outcome])
+                assert bench.prober.wrongs() == 0
+        except AssertionError as error:
+            raise AssertionError(f"{told}: {error}") from error
