@@ -338,7 +338,7 @@ class Machine:
     def _later_fragment(self, packet: Packet, flow: _Flow, tick: int) -> Judgement:
         first = self.fragments.get(_fragment_key(packet.head, flow))
         if first is not None and first.generation == self.generation and tick - first.seen <= IDLE_FRAGMENT:
-            return replace(first.judgement, prospective=None)  # told with the first
+            return replace(first.judgement, prospective=None, log=False)  # told with the first
         if packet.head.version == 6 and packet.head.protocol in EXTENSION_HEADERS:
             return self._malformed(flow.subject, flow.direction)
         self.noted.judged = True
