@@ -1,7 +1,7 @@
 """Reading an artifact: every check a file must pass before libbpf, the evaluator or a person sees what is in it.
 
-In this order: an ELF object for BPF, whole; the sections of ours; the seal (against accidents only, see `seal`); the
-format version; sections that a reader must know; the shape of the manifest.
+In this order: an ELF object for BPF, whole; the sections of ours; the seal (against accidents only, see `seal`); what
+libbpf believes unseen (`btf`); the format version; sections that a reader must know; the shape of the manifest.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from policyc.artifact import btf, policy_json
 from policyc.artifact import manifest as manifests
-from policyc.artifact import policy_json
 from policyc.artifact.elf import ElfError, Section, contents, sections
 from policyc.artifact.manifest import MANIFEST_SECTION, Manifest
 from policyc.artifact.seal import is_sealed, only
@@ -23,7 +23,8 @@ from policyc.artifact.shape import Node, ShapeError
 from policyc.diagnostics import OperationError
 from policyc.model import PolicySet
 
-SIZE_LIMIT = 1 << 30  # bytes
+SIZE_LIMIT = 512 << 20  # bytes
+MANIFEST_LIMIT = 256 << 20
 KNOWN_SECTIONS = frozenset(manifests.MANDATORY)
 RECOMPILE = "compile the policy again with `policyc compile`, or fetch the file again"
 
@@ -76,6 +77,11 @@ def _check(name: str, data: bytes) -> Artifact:
         text = contents(data, only(found, MANIFEST_SECTION))
         if not is_sealed(data, found):
             _refuse(name, "it was altered or truncated after it was compiled (its digest does not match)")
+        for section in found:
+            if section.name == ".BTF":
+                btf.check(contents(data, section))
+        if len(text) > MANIFEST_LIMIT:
+            _refuse(name, f"its manifest is larger than {MANIFEST_LIMIT >> 20} MiB")
         document = _parse(text)
         _check_version(name, document)
         _check_mandatory(name, document, found)
