@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyc.ir.passes import partition_cidrs
 from policyc.ir.pipeline import build
 from policyc.model import Direction, PeerClass
 from tests.ir.policies import ADDRESSES4, ADDRESSES6, KEYS, VALUES, dense_policy_sets, policy_sets
@@ -34,9 +37,10 @@ def flows(draw):
 
 
 @settings(max_examples=400, deadline=None)
-@given(policy_sets(), st.lists(flows(), min_size=20, max_size=20))
-def test_tables_agree_with_the_rules_enforced_and_prospective(policy_set, some_flows):
-    tables = build(policy_set)
+@given(policy_sets(), st.lists(flows(), min_size=20, max_size=20), st.sampled_from([0, 8, partition_cidrs.LAYER_CELLS]))
+def test_tables_agree_with_the_rules_enforced_and_prospective(policy_set, some_flows, layer_cells):
+    with mock.patch.object(partition_cidrs, "LAYER_CELLS", layer_cells):
+        tables = build(policy_set)
     for flow in some_flows:
         for prospective in (False, True):
             assert judge_tables(tables, flow, prospective) == judge_naively(policy_set, flow, prospective), flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyc.diagnostics import OperationError
-from policyc.ir.passes import limits
+from policyc.ir.passes import limits, partition_cidrs
 from policyc.ir.passes.limits import CellBudget
 from policyc.ir.passes.partition_cidrs import partition
 from policyc.ir.pipeline import build
@@ -64,8 +64,20 @@ def test_memberships_that_come_back_are_built_once():
     assert budget.taken < 10
 
 
+def test_nested_sets_with_many_ports_are_cut_into_layers(monkeypatch):
+    outer = [((0, 2**24 - 1), port) for port in range(1, 301, 2)]
+    inner = [((i << 8, i << 8 | 255), 1000 + i) for i in range(200)]
+    whole = build(policy_set(outer + inner))
+    monkeypatch.setattr(partition_cidrs, "LAYER_CELLS", 1000)
+    layered = build(policy_set(outer + inner))
+    assert [len(group.cidrs) for group in whole.groups + layered.groups] == [1, 2]
+    cells = [sum(len(row.cells) for row in tables.rows) for tables in (whole, layered)]
+    assert cells[0] > 20 * cells[1]
+
+
 def test_a_nested_policy_beyond_the_limit_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(limits, "CELL_LIMIT", 10_000)
+    monkeypatch.setattr(partition_cidrs, "MOST_LAYERS", 1)
     outer = [((0, 2**24 - 1), port) for port in range(1, 300, 2)]
     inner = [((i << 8, i << 8 | 255), 1000 + i) for i in range(200)]
     with pytest.raises(OperationError) as caught:

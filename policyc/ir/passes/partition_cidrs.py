@@ -1,13 +1,17 @@
 """partition-cidrs: the addresses of both families cut into classes by the CIDR sets that contain them.
 
-Groups that use the same sets share a partition. One sweep over the sorted range borders of n ranges is O(n log n): the
+Groups that use the same sets share a partition; one whose nested sets would make too many cells has several. One sweep over the sorted range borders of n ranges is O(n log n): the
 membership after a border is found from the one before it and the set that begins or ends, so that memberships are built
 once each however often they come back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import accumulate
 
 from policyc.ir.flat import CidrPeer, FlatGroup, Module, Partition
 from policyc.ir.numbering import Numbering
@@ -16,6 +20,8 @@ from policyc.ir.passes.limits import CellBudget
 from policyc.model import AddressSet
 
 BEGINS, ENDS = 1, 0
+LAYER_CELLS = 1_000_000  # 12 MB, what a processor's last cache holds; another layer costs a packet one more search
+MOST_LAYERS = 6
 Ranges = Sequence[tuple[int, int]]
 
 
@@ -80,23 +86,56 @@ def _sweep(memberships: _Memberships, sets: list[tuple[int, Ranges]], end: int) 
     return starts
 
 
+def layers(
+    sets: tuple[int, ...], weights: Mapping[int, int], cut: Callable[[tuple[int, ...]], Partition]
+) -> list[tuple[int, ...]]:
+    """The sets in one layer, or in several that are each asked for an address, where nested sets would make too many cells.
+
+    `weights`: cells of the row of each set. A class has the cells of every set around it, so that a wide set's stand in the rows of all that it
+    contains. The sets that are part of the fewest classes, up to LAYER_CELLS cells, are a layer; the wider ones, cut without
+    them, have far fewer classes."""
+    found: list[tuple[int, ...]] = []
+    while len(found) + 1 < MOST_LAYERS:
+        uses = Counter(s for members in cut(sets).members for s in members)
+        narrowest = sorted(sets, key=lambda s: (uses[s], weights[s], s))
+        cells = list(accumulate(uses[s] * weights[s] for s in narrowest))
+        if cells[-1] <= LAYER_CELLS:
+            break
+        taken = max(bisect_right(cells, LAYER_CELLS), 1)
+        found.append(tuple(sorted(narrowest[:taken])))
+        sets = tuple(sorted(narrowest[taken:]))
+        if not sets:
+            return found
+    return [*found, sets]
+
+
 def _run(module: Module) -> Module:
     partitions = Numbering[tuple[int, ...]]()
     known: dict[int, tuple[int, ...]] = {}
     groups: list[FlatGroup] = []
+    budget = CellBudget("address classes")
+
+    @cache
+    def cut(sets: tuple[int, ...]) -> Partition:
+        return partition(sets, module.address_sets, budget)
+
     for group in module.groups:
         if id(group.matches) not in known:
-            sets = _sets_of(module, group)
-            known[id(group.matches)] = (partitions(sets),) if sets else ()
+            weights = _weights(module, group)
+            layered = layers(tuple(sorted(weights)), weights, cut) if weights else []
+            known[id(group.matches)] = tuple(partitions(sets) for sets in layered)
         groups.append(replace(group, partitions=known[id(group.matches)]))
-    budget = CellBudget("address classes")
-    made = tuple(partition(sets, module.address_sets, budget) for sets in partitions.indices)
-    return replace(module, groups=tuple(groups), partitions=made)
+    return replace(module, groups=tuple(groups), partitions=tuple(cut(sets) for sets in partitions.indices))
 
 
-def _sets_of(module: Module, group: FlatGroup) -> tuple[int, ...]:
-    peers = [module.peers[index] for index in {match.peer for match in group.matches}]
-    return tuple(sorted({peer.addresses for peer in peers if isinstance(peer, CidrPeer)}))
+def _weights(module: Module, group: FlatGroup) -> Counter[int]:
+    """For each address set of the group's peers the cells of its row, about: two an interval of keys."""
+    weights: Counter[int] = Counter()
+    for _, index, services in group.matches:
+        peer = module.peers[index]
+        if isinstance(peer, CidrPeer):
+            weights[peer.addresses] += 2 * len(module.services[services])
+    return weights
 
 
 PARTITION_CIDRS = Pass("partition-cidrs", Module, Module, _run)
