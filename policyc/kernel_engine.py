@@ -74,6 +74,7 @@ class KernelLoad:
         self.host = tuple(host)
         self.object = Object(artifact)
         try:
+            self.object.check()
             self._size()
             if replaces is not None:
                 for name in STATE_TABLES:

@@ -122,6 +122,7 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         options.progress("checking attach points")
         contents = _contents(artifact, name, options, previous)
         with Object(artifact) as obj:
+            obj.check()
             options.progress("verifying")
             pins = Pins(name)
             _prepare(obj, contents, pins if previous else None)
@@ -372,7 +373,7 @@ class _Installation:
             self._configure(State.ACTIVE)
             self._switch(active(self._header.slot))
             undo.pop_all()
-        finish(self._store)
+        finish(self._store, self._header, self._old.plan if self._old else None, self._contents.plan)
 
     # maps
 

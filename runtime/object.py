@@ -15,9 +15,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
-from policyc.artifact.reader import Artifact
+from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, Hook, map_specs
+from policyc.artifact.reader import RECOMPILE, Artifact
 from policyc.diagnostics import OperationError
-from policyc.runtime.libbpf import PERMISSION_OR_FEATURE, check, check_pointer, error, ffi, lib, opts
+from policyc.runtime.libbpf import MAP_TYPE, PERMISSION_OR_FEATURE, check, check_pointer, error, ffi, lib, opts
 
 LOG_SIZE = 16 << 20  # bytes a program; untouched pages cost nothing
 # "; source text @ file:line" is printed by kernels from 6.9.
@@ -36,6 +37,27 @@ class Object:
         self._first = _Opened(artifact)
         self._siblings: list[_Opened] = []
         self.reused: set[str] = set()
+
+    def check(self) -> None:
+        """Raises `OperationError` unless all maps and programs are there, and maps as the manifest says.
+
+        The kernel takes as many bytes of a value as the map has: a record of another size would be read past its end."""
+        manifest = self._artifact.manifest
+        for spec in map_specs(manifest.identity_layout, len(manifest.rules)):
+            wanted = (MAP_TYPE[spec.type], spec.key_size, spec.value_size)
+            fits = spec.name in self._first.maps and self.shape(spec.name) == wanted
+            if not fits or (spec.name == "counters" and self.max_entries(spec.name) != spec.max_entries):
+                raise self._unusable(f"its map {spec.name} is not what its manifest says")
+        for hook in Hook:
+            name = hook.name.lower()
+            if (
+                not {PROGRAM_PREFIX + name, ENTRY_PREFIX + name} <= set(self.programs)
+                or NEXT_PREFIX + name not in self.maps
+            ):
+                raise self._unusable(f"it has not all that belongs to hook {name}")
+
+    def _unusable(self, reason: str) -> OperationError:
+        return OperationError(f"{self._artifact.name} is not a usable policyc artifact: {reason}", RECOMPILE)
 
     @property
     def maps(self) -> list[str]:

@@ -41,9 +41,14 @@ class Artifact:
     def policy(self) -> PolicySet:
         """The checked policy. Raises `OperationError` where the manifest holds another shape."""
         try:
-            return policy_json.decode(Node({"policy": self.manifest.policy}).get("policy"))
+            policy = policy_json.decode(Node({"policy": self.manifest.policy}).get("policy"))
         except (ShapeError, RecursionError) as error:
             _refuse(self.name, f"its manifest is malformed: {_plain(str(error))}")
+        known = {rule.ref for rule in policy.rules}
+        for rule in self.manifest.rules:
+            if rule.ref not in known:
+                _refuse(self.name, f"its manifest has a rule {_plain(rule.ref)} that its policy does not have")
+        return policy
 
 
 def read(source: bytes | str | os.PathLike[str]) -> Artifact:
