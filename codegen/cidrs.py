@@ -64,6 +64,7 @@ class CidrData:
         entries: list[int] = []
         self.tables4: list[Index4] = []
         self.most_steps = 0
+        self.steps = max((t.steps4 for t in tables), default=0)  # where the table is known only when a packet comes
         for table, leaf in zip(tables, leaves, strict=True):
             shift = 32 - table.bits4
             self.tables4.append(Index4(len(words), shift, table.steps4))
@@ -77,13 +78,12 @@ class CidrData:
                     first -= 1  # the entry in which the bucket begins
                 steps = (at - first - 1).bit_length()
                 self.most_steps = max(self.most_steps, steps)
-                beyond = max(beyond, first + (1 << max(steps, table.steps4)) - len(starts))
+                beyond = max(beyond, first + (1 << max(steps, self.steps)) - len(starts))
                 words.append(steps << STEPS_SHIFT | base + first)
             entries += [start << LEAF_BITS | leaf[c] for start, c in table.v4]
             entries += [_LAST] * beyond
         self.index4 = rodata.array("cidr4_index", 4, words, align=64)
         self.entries4 = rodata.array("cidr4", 8, entries, align=64)
-        self.steps = max((t.steps for t in self.tables4), default=0)
 
     def search4(self, f: Function, address: Value, place: Index4 | tuple[Value, Value]) -> Value:
         """The leaf (i32) of an IPv4 address (i32, host order) in a table: known at compile time, or by base and shift (i32)."""

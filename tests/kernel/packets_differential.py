@@ -14,6 +14,7 @@ from event_book import Due, EventBook, FlowId
 from random_packets import Sent
 from random_world import NAMES, Who
 from scenario import Age, Audit, Case, Replace, Step, checked
+from structures import compiled
 
 from policyc.artifact.layout import (
     ENDPOINT,
@@ -25,12 +26,10 @@ from policyc.artifact.layout import (
     PointKind,
     Reason,
 )
-from policyc.artifact.reader import Artifact, read
+from policyc.artifact.reader import Artifact
 from policyc.codegen.records import CT_SEEN, FRAG_SEEN
-from policyc.ir.pipeline import build
-from policyc.ir.tables import Tables
 from policyc.kernel_engine import NUMBER, KernelLoad
-from policyc.model import Direction, Endpoint, PolicySet
+from policyc.model import Direction, Endpoint
 from policyc.reference import machine as model
 from policyc.reference.connections import TICK
 from policyc.reference.packet import Malformed, Packet, Parsed
@@ -61,28 +60,13 @@ class Place:
 # --- compiling --------------------------------------------------------------------------------------------------
 
 
-def compiled(policy: PolicySet, searched: bool) -> Artifact:
-    """The policy's artifact, all its rows searched in read-only data or, where the cost model says so, decided in the code."""
-    return artifact(policy, build(policy), "searched" if searched else "chosen")
-
-
-def artifact(policy: PolicySet, tables: Tables, structure: str) -> Artifact:
-    """The object of these tables, with their rows stored as `structure` says (scenario.STRUCTURES)."""
-    from policyc.codegen.emit import compile_object  # not where compiled objects are brought along
-
-    if structure == "searched":
-        tables = replace(tables, inline_rows=())
-    return read(compile_object(tables, policy, {}, "").object)
-
-
 Compiler = Callable[[str, str], Artifact]
 
 
 @lru_cache(8)
 def compile_text(text: str, structure: str) -> Artifact:
-    """A policy's text with its rows stored as `structure` says (scenario.STRUCTURES)."""
-    policy = checked(text)
-    return artifact(policy, build(policy), structure)
+    """A policy's text with its rows stored as `structure` says (structures.STRUCTURES)."""
+    return compiled(checked(text), structure)
 
 
 class _Load(KernelLoad):

@@ -15,6 +15,7 @@ import random_world
 from noise import behind_no_ops
 from random_packets import Sent, Traffic, usable
 from random_world import Edges, Who
+from structures import STRUCTURES
 
 from policyc.artifact.layout import Events, Hook
 from policyc.frontend import load
@@ -28,7 +29,6 @@ from policyc.reference.connections import (
 )
 
 FORMAT, VERSION = "policyc-differential-case", 1
-STRUCTURES = ("chosen", "searched")
 AGES = tuple(n + d for n in (IDLE_CLOSING, IDLE_FRAGMENT, IDLE_TCP_OPENING, IDLE_OTHER, IDLE_TCP) for d in (0, 1))
 
 
@@ -58,7 +58,7 @@ Step = Sent | Who | Replace | Audit | Age
 
 @dataclass(frozen=True)
 class Case:
-    """`policies` are texts, the first is loaded at the beginning. `structure`: how rows are stored, one of STRUCTURES."""
+    """`policies` are texts, the first is loaded at the beginning. `structure`: how rows are stored, one of structures.STRUCTURES."""
 
     policies: tuple[str, ...]
     structure: str
@@ -101,7 +101,7 @@ def ground(seed: int, no_ops: bool = False) -> Ground:
     edges = _union([random_world.edges(checked(text)) for text in texts])
     if no_ops:
         texts[0] = behind_no_ops(r, texts[0])
-    return Ground(tuple(texts), r.choice(STRUCTURES), edges)
+    return Ground(tuple(texts), r.choice(("chosen", *STRUCTURES)), edges)
 
 
 def _edited(r: Random, text: str) -> str:

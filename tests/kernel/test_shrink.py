@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from fuzz import played, smallest
-from packets_differential import Place, artifact, compile_text
+from packets_differential import Place, compile_text
 from scenario import Case, checked, draw, ground, read, write
 from shrink import size
+from structures import compiled
 
 from policyc.artifact.reader import Artifact
-from policyc.ir.pipeline import build
 
 
 def off_by_one(text: str, structure: str) -> Artifact:
@@ -28,7 +28,7 @@ def off_by_one(text: str, structure: str) -> Artifact:
             rules.append(replace(rule, services=tuple(services)))
         policies.append(replace(one, rules=tuple(rules)))
     wrong = replace(policy, policies=tuple(policies))
-    return artifact(wrong, build(wrong), structure)
+    return compiled(wrong, structure)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from packets_differential import PASS, Place, compiled
+from packets_differential import PASS, Place
 from random_packets import ethernet, ip
+from structures import compiled
 
 from policyc.artifact.layout import ENDPOINT, Hook, PointKind, Reason
 from policyc.kernel_engine import LOOPBACK, NUMBER, KernelLoad
@@ -20,7 +21,7 @@ OWNED = Endpoint("e", (("4", OWNER),), {"app": "web"})
 def test_an_owner_without_identity_is_unregistered(place: Place, hook: Hook) -> None:
     ends = (OWNER, WORLD) if hook is Hook.TC_EGRESS else (WORLD, OWNER)
     frame = ethernet("4", ip("4", *ends, 47, b"payload"))
-    with KernelLoad(compiled(PolicySet(1, (), {}, (), AddressSet()), searched=False), (OWNED,)) as load:
+    with KernelLoad(compiled(PolicySet(1, (), {}, (), AddressSet()), "chosen"), (OWNED,)) as load:
         load.attach_point(LOOPBACK, PointKind.UPLINK)
         assert load.run(hook, frame).code == PASS[hook]
         load.map("endpoints").update(NUMBER.pack(load.numbers["e"]), ENDPOINT.pack(0, 0))
