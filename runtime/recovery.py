@@ -9,8 +9,8 @@ from policyc.runtime import bpffs
 from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks
 from policyc.runtime.namespaces import elsewhere, inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
-from policyc.runtime.points import plan_of
-from policyc.runtime.state import Snapshot, Store
+from policyc.runtime.points import Plan, plan_of
+from policyc.runtime.state import Header, Snapshot, Store
 from policyc.runtime.unload import take_away
 
 
@@ -27,19 +27,18 @@ def recover(store: Store) -> None:
     if not is_here(netns) and inhabitant(netns):
         raise elsewhere(store.name, netns)
     if pins.switch() == active(coming.header.slot):
-        finish(store)
+        before = plan_of(store.read()) if store.current.exists() else None
+        finish(store, coming.header, before, plan_of(coming))
         return
     _take_back(store, pins, coming)
 
 
-def finish(store: Store) -> None:
-    """Completes a load whose programs judge already; can be done again. Devices and cgroups that it does not have any
-    more deny everything until here, for its tables do not know them."""
+def finish(store: Store, header: Header, before: Plan | None, after: Plan) -> None:
+    """Completes a load whose programs judge already; can be done again. `before`: the points of the load that it replaced.
+    Devices and cgroups that it does not have any more deny everything until here, for its tables do not know them."""
     pins = Pins(store.name)
-    coming = store.read(store.next)
-    header = coming.header
-    if store.current.exists():
-        _put_entries(pins, store.read(), coming)
+    if before is not None:
+        _put_entries(pins, header, before, after)
     pins.share(header.number)
     store.next.replace(store.current)
     for hook in Hook:
@@ -52,14 +51,13 @@ def finish(store: Store) -> None:
             file.unlink(missing_ok=True)
 
 
-def _put_entries(pins: Pins, old: Snapshot, new: Snapshot) -> None:
+def _put_entries(pins: Pins, header: Header, before: Plan, after: Plan) -> None:
     """The entry programs take the place of the new ones; what only the old load had is detached."""
-    before, after = plan_of(old), plan_of(new)
     with ExitStack() as opened:
-        entries, programs = pins.entries(), pins.programs(new.header.number)
+        entries, programs = pins.entries(), pins.programs(header.number)
         opened.callback(close_all, entries)
         opened.callback(close_all, programs)
-        attacher = Attacher(pins.links, new.header.qdiscs)
+        attacher = Attacher(pins.links, header.qdiscs)
         for point in after.devices.values():
             attacher.swap_device(point, programs, entries)
             # A device that had tc ingress and now has XDP, or the reverse, was judged at both until here.

