@@ -14,7 +14,9 @@ import json
 import os
 import random
 import re
+import shutil
 import statistics
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +29,7 @@ from benchmarks.loads import Loaded, Wrong, compiled, loaded
 from benchmarks.rulesets import Packet, RuleSet, dotted
 from policyc.artifact.layout import Reason
 from policyc.artifact.reader import Artifact
-from policyc.codegen.programs import Context
+from policyc.codegen.direct import Context
 from policyc.runtime.libbpf import check, ffi, lib
 from policyc.runtime.maps import Map
 from policyc.runtime.object import Object
@@ -54,6 +56,7 @@ class Contender(ABC):
     """One way to drop what is listed, set up at its own device. `name` says what does it."""
 
     name = ""
+    tools: tuple[str, ...] = ()
     namespace: str | None = None
 
     def __init__(self, number: int) -> None:
@@ -126,6 +129,7 @@ class Ours(Contender):
 
 class NftSet(Contender):
     name = "nftables set"
+    tools = ("nft",)
 
     def install(self, listed: Sequence[Packet], resources: ExitStack) -> None:
         elements = ", ".join(f"{dotted(a)} . {p}" for a, p in listed)
@@ -141,6 +145,7 @@ class Ipset(Contender):
     """A set asked by a rule of iptables in the raw table."""
 
     name = "ipset (iptables raw)"
+    tools = ("ipset", "iptables-legacy")
 
     def install(self, listed: Sequence[Packet], resources: ExitStack) -> None:
         lines = [f"create listed hash:ip,port maxelem {max(len(listed), 64)} hashsize {max(len(listed), 64)}"]
@@ -162,6 +167,7 @@ class Chain(Contender):
     def __init__(self, number: int, variant: str) -> None:
         super().__init__(number)
         self.name, self._command = f"iptables-{variant} rules", f"iptables-{variant}"
+        self.tools = (self._command, f"{self._command}-restore")
 
     def install(self, listed: Sequence[Packet], resources: ExitStack) -> None:
         lines = [f"-A PREROUTING -s {dotted(a)}/32 -p udp -m udp --dport {p} -j DROP" for a, p in listed]
@@ -241,11 +247,15 @@ def contenders(size: int) -> Iterator[Contender]:
     yield Harness(0)
     yield Ours(1, "policyc XDP", True, artifact, rules)
     yield Ours(2, "policyc tc", False, artifact, rules)
-    yield NftSet(3)
-    yield Ipset(4)
+    peers: list[Contender] = [NftSet(3), Ipset(4)]
     if size <= SLOW:
-        yield Chain(5, "legacy")
-        yield Chain(6, "nft")
+        peers += [Chain(5, "legacy"), Chain(6, "nft")]
+    for peer in peers:
+        missing = [tool for tool in peer.tools if shutil.which(tool) is None]
+        if missing:
+            print(f"NOT MEASURED: {peer.name}: {', '.join(missing)} is not installed", file=sys.stderr)
+        else:
+            yield peer
 
 
 def measured(sizes: Sequence[int], wanted: int, rounds: int) -> Iterator[Figure]:
@@ -264,7 +274,7 @@ def measured(sizes: Sequence[int], wanted: int, rounds: int) -> Iterator[Figure]
 
 
 def ratios(medians: dict[str, float], size: int) -> Iterator[Figure]:
-    harness = medians["harness"]
+    harness, usual = medians["harness"], usual_iptables()
     for ours in ("policyc XDP", "policyc tc"):
         for peer in medians:
             if peer == "harness" or peer.startswith("policyc"):
@@ -272,7 +282,7 @@ def ratios(medians: dict[str, float], size: int) -> Iterator[Figure]:
             target = None
             if ours == "policyc XDP" and peer == NftSet.name and size >= SLOW:
                 target = ">= 1.3"
-            if ours == "policyc XDP" and peer.startswith("iptables") and size == SLOW:
+            if ours == "policyc XDP" and peer == f"iptables-{usual} rules" and size == SLOW:
                 target = ">= 20"
             ratio = medians[peer] / medians[ours]
             net = (medians[peer] - harness) / max(medians[ours] - harness, 0.1)
@@ -284,6 +294,13 @@ def ratios(medians: dict[str, float], size: int) -> Iterator[Figure]:
                 target,
                 f"without the harness {net:.1f}",
             )
+
+
+def usual_iptables() -> str | None:
+    """Which of both the command `iptables` is here: `nft` or `legacy`."""
+    if shutil.which("iptables") is None:
+        return None
+    return "nft" if "nf_tables" in place.run("iptables", "--version") else "legacy"
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from benchmarks.loads import Loaded, Outcome, compiled, loaded
 from benchmarks.place import DEVICE
 from benchmarks.rulesets import Packet, RuleSet
 from policyc.artifact.layout import Hook, Reason
-from policyc.codegen.programs import Context
+from policyc.codegen.direct import Context
 
 CONNECTIONS = 65_536  # entries of `ct4` as `load` makes it
 FED = 1 << 16  # tuples of a case

@@ -77,6 +77,10 @@ def write(path: Path, figures: Iterable[Figure]) -> None:
     path.write_text(json.dumps([asdict(f) for f in figures]))
 
 
+def read_part(path: Path) -> tuple[Figure, ...]:
+    return figures_of(json.loads(path.read_text()))
+
+
 def machine() -> dict[str, str]:
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^(?:model name|CPU implementer)\s*: (.*)$", info, re.MULTILINE)
@@ -89,10 +93,17 @@ def machine() -> dict[str, str]:
     }
 
 
+def value_text(value: float) -> str:
+    """Three digits are as many as these measurements have."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
 def line(figure: Figure) -> str:
     """One line of text for who waits."""
     met = {True: "met", False: "MISSED", None: ""}[figure.met]
-    return f"{figure.name:58} {figure.value:10,.4g} {figure.unit:8} {figure.target or '':10} {met:7} {figure.note}"
+    return f"{figure.name:58} {value_text(figure.value):>10} {figure.unit:8} {figure.target or '':10} {met:7} {figure.note}"
 
 
 def report(made: Iterable[Figure], out: Path | None) -> None:

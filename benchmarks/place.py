@@ -32,6 +32,7 @@ def enter() -> None:
     libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     if libc.mount(b"tmpfs", os.fsencode(FOLDER), b"tmpfs", 0, b"mode=0755") != 0:
         raise Unavailable(f"mount a tmpfs: {os.strerror(ctypes.get_errno())}")
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     os.environ["POLICYC_BPFFS"] = str(FOLDER / "bpf")
     os.environ["POLICYC_STATE"] = str(FOLDER / "state")
     run("ip", "link", "set", "lo", "up")
