@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit test-kill fuzz bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit test-kill fuzz kernels bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +22,12 @@ $(VENV)/.installed: pyproject.toml
 tools:
 	@scripts/install-tools
 
-demo: venv tools ## compile the Star Wars policy, load it into a private namespace, run real clients
+demo: venv tools ## compile the Star Wars policy, load it into a private namespace (or an emulated machine), run real clients
 	$(BIN)/python examples/demo.py
 
-test: venv tools ## all tests; what needs bpf() is skipped and counted where it is not permitted
+test: venv tools ## all tests; where bpf() is not permitted what needs it is skipped, and some of it run in an emulated machine
 	$(PYTEST)
+	@$(BIN)/python tests/kernels/matrix.py --instead
 
 test-unit: venv ## the tests that need neither root nor bpf()
 	$(PYTEST) -m 'not bpf'
@@ -37,6 +38,10 @@ test-kill: venv tools ## kill load, unload and endpoint commands before each of 
 SECONDS ?= 60
 fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
 	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+kernels: venv tools ## the same objects and packets on the running kernel, on Debian's 6.1 and 6.12, and on arm64, emulated
+	@scripts/install-tools --emulators
+	$(BIN)/python tests/kernels/matrix.py
 
 bench: $(VENV)/.bench bench-tools ## measure everything beside its peers, bring README and docs/performance.md up to date (root, bpf())
 	$(BIN)/python -m benchmarks

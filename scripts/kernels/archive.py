@@ -29,7 +29,7 @@ SUITES = (
 )
 # What a policy's programs, the tests and the way to the machine's files can need of a kernel's modules.
 MODULES = re.compile(
-    r"kernel/(net/.*|lib/.*|crypto/.*|arch/.*/crypto/.*|drivers/virtio/.*|drivers/net/[^/]*|drivers/char/virtio_console.*"
+    r"kernel/(net/(?!bluetooth|can|ceph|mac80211|nfc|rds|rxrpc|sunrpc|tipc|wireless).*|lib/.*|crypto/.*|arch/.*/crypto/.*|drivers/virtio/.*|drivers/net/[^/]*|drivers/char/virtio_console.*"
     r"|fs/(9p|netfs|fscache|overlayfs)/.*)\.ko(\.xz)?"
 )
 # A Python and libbpf for machines whose files are not this machine's.

@@ -25,6 +25,7 @@ EMULATORS = {
     "arm64": ("qemu-system-aarch64", "qemu-system-arm", ["-machine", "virt", "-cpu", "cortex-a72"], "ttyAMA0"),
 }
 INIT = Path(__file__).with_name("init.sh")
+HERE, FILES = Path("/"), Path("/run/guest/files")  # this machine's files: here, and in a guest with a root of its own
 MEMORY = 2048  # MiB, of which the machine takes only what the guest touches
 
 
@@ -49,21 +50,22 @@ def run(
     kernel: Kernel,
     command: Sequence[str],
     *,
-    root: Path = Path("/"),
+    root: Path = HERE,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     time_limit: float | None = None,
     output: IO[bytes] | None = None,
 ) -> int:
-    """Runs `command` in `folder` (a path inside `root`), its output going to `output` (where ours goes) as it comes;
-    returns its exit code.
+    """Runs `command` in `folder` (a path in the guest), its output going to `output` (where ours goes) as it comes;
+    returns its exit code. `root` is the guest's root folder; where it is another than this machine's, this machine's
+    files are found below `FILES`.
 
     Raises `Unavailable` without an emulator, `Died` if the guest does, `TimedOut` after `time_limit` seconds."""
     qemu = emulator(kernel.architecture)
     _, _, machine, console = EMULATORS[kernel.architecture]
     with tempfile.TemporaryDirectory(prefix="policyc-guest-") as scratch:
         initrd, log, status = (Path(scratch) / name for name in ("initrd", "log", "status"))
-        initrd.write_bytes(_initrd(kernel, root, command, folder or Path.cwd(), environment or {}))
+        initrd.write_bytes(_initrd(kernel, command, folder or Path.cwd(), environment or {}))
         status.touch()
         arguments = [
             qemu, *machine, "-accel", "tcg", "-smp", str(min(os.cpu_count() or 1, 2)), "-m", str(MEMORY),
@@ -73,7 +75,7 @@ def run(
             "-device", "virtio-serial-pci",
             "-chardev", "file,id=out,path=/dev/stdout,append=on", "-device", "virtserialport,chardev=out,name=out",
             "-chardev", f"file,id=status,path={status}", "-device", "virtserialport,chardev=status,name=status",
-            *_shared("root", root), *_shared("kernel", kernel.folder),
+            *_shared("root", root), *_shared("kernel", kernel.folder), *(_shared("files", HERE) if root != HERE else []),
         ]  # fmt: skip
         # QEMU opens /dev/stdout anew, which only a pipe of our own is sure to permit.
         with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -112,10 +114,14 @@ def _shared(name: str, path: Path) -> list[str]:
     return ["-fsdev", options, "-device", f"virtio-9p-pci,fsdev={name},mount_tag={name}"]
 
 
-def _initrd(kernel: Kernel, root: Path, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> bytes:
+def _initrd(kernel: Kernel, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> bytes:
     """An archive with busybox, what it takes to reach the root folder, and the command as a script."""
     early = closure(kernel, EARLY)
-    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **environment}
+    variables = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/guest/bin",
+        "HOME": "/root",
+        **environment,
+    }
     job = [
         f"cd {shlex.quote(str(folder))} || exit 1",
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),

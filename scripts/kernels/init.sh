@@ -20,7 +20,8 @@ mount -t devtmpfs devtmpfs /dev
 while read -r module; do
 	insmod "$module" || give_up "cannot load $module"
 done </early
-mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose root /root || give_up "no root folder"
+shared=ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose
+mount -t 9p -o $shared root /root || give_up "no root folder"
 mount -t tmpfs -o size=80% tmpfs /upper
 mkdir /upper/files /upper/work
 mount -t overlay -o lowerdir=/root,upperdir=/upper/files,workdir=/upper/work overlay /whole || give_up "no overlay"
@@ -35,14 +36,15 @@ mount -t devpts devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-mkdir -p run/guest/kernel
+mkdir -p run/guest/kernel run/guest/files run/guest/bin
 cp /bin/busybox /job run/guest/
-ln -s busybox run/guest/modprobe
-mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose kernel run/guest/kernel
+for name in ip modprobe mount sh; do ln -s ../busybox run/guest/bin/$name; done
+mount -t 9p -o $shared kernel run/guest/kernel
+mount -t 9p -o $shared files run/guest/files 2>/dev/null # where the root folder is not the machine's own
 release=$(uname -r)
 mkdir -p "lib/modules/$release"
 mount --bind "run/guest/kernel/lib/modules/$release" "lib/modules/$release" || give_up "no modules"
-echo /run/guest/modprobe >/proc/sys/kernel/modprobe
+echo /run/guest/bin/modprobe >/proc/sys/kernel/modprobe
 ip link set lo up
 
 cat >run/guest/start <<'START'

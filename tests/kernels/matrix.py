@@ -1,0 +1,194 @@
+"""The kernels that policies are to be loaded on, each with the same objects and the same packets: `make kernels`.
+
+The running kernel where bpf() is permitted, Debian's kernels of this machine's architecture and one of the other
+architecture, both emulated. What cannot be had is told and counts as not run. With `--instead` only what stands in for
+the kernel's tests where bpf() is not permitted: one emulated kernel of this machine's architecture."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "kernels"))
+
+import archive
+import guest
+from conftest import missing_permission
+
+ROOT = Path(__file__).parents[2]
+REPLAY = ROOT / "tests" / "kernels" / "replay.py"
+# What of the test suite is run in an emulated machine; all of it would take hours there.
+PROBES = ("tests/platform/test_maps.py", "tests/platform/test_programs.py")
+FIRST_SEED, TIME_LIMIT = 2000, 1200  # seconds a guest
+OTHER = {"amd64": "arm64", "arm64": "amd64"}
+
+Outcome = tuple[int, str]  # exit code, output
+
+
+class Wrong(Exception):
+    """A kernel judges, or fails, as it should not."""
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def here(command: Sequence[str]) -> Outcome:
+    reason = missing_permission()
+    if reason is not None:
+        raise archive.Unavailable(reason)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIME_LIMIT)
+    return done.returncode, done.stdout + done.stderr
+
+
+def emulated(kernel: archive.Kernel, command: Sequence[str], root: Path = guest.HERE) -> Outcome:
+    output = io.BytesIO()
+    inside = (guest.FILES / ROOT.relative_to("/")) if root != guest.HERE else ROOT
+    environment = {"POLICYC_REQUIRE_BPF": "1", "PYTHONPATH": str(inside)}
+    if root != guest.HERE:
+        # Its Python shares what is pure Python with this one.
+        environment["PYTHONPATH"] += f":{guest.FILES}{sysconfig.get_path('purelib')}"
+    try:
+        code = guest.run(
+            kernel,
+            command,
+            root=root,
+            folder=inside,
+            environment=environment,
+            time_limit=TIME_LIMIT,
+            output=output,
+        )
+    except guest.Died as error:
+        raise Wrong(f"{error}\n{output.getvalue().decode(errors='replace')}") from None
+    return code, output.getvalue().decode(errors="replace")
+
+
+def known(architecture: str, series: str | None) -> archive.Kernel:
+    guest.emulator(architecture)
+    return archive.kernel(architecture, series)
+
+
+# --- what -------------------------------------------------------------------------------------------------------------
+
+
+def replayed(outcome: Outcome) -> str:
+    """What `replay.py` found, in words. Raises `Wrong`."""
+    code, output = outcome
+    lines = [line for line in output.splitlines() if line.startswith('{"kernel"')]
+    if not lines:
+        raise Wrong(f"exit code {code}, no result:\n{output[-4000:]}")
+    found = json.loads(lines[-1])
+    if found["differences"]:
+        raise Wrong("\n".join(found["differences"]))
+    if found["interpreted"]:
+        raise Wrong(f"not JIT-compiled: {', '.join(found['interpreted'])}")
+    if found["packets"] == 0 or code != 0:
+        raise Wrong(f"exit code {code}, {found['packets']} packets:\n{output[-4000:]}")
+    return (
+        f"Linux {found['kernel']} {found['machine']}: {found['objects']} objects load and are JIT-compiled, "
+        f"{found['packets']} packets judged as the reference judges them"
+    )
+
+
+def tested(outcome: Outcome) -> str:
+    """What pytest's last line says. Raises `Wrong`."""
+    code, output = outcome
+    if code != 0:
+        raise Wrong(output[-6000:])
+    return f"test suite, {len(PROBES)} files of it: {output.strip().splitlines()[-1].strip('= ')}"
+
+
+def pytest(*files: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+
+
+# --- the matrix -------------------------------------------------------------------------------------------------------
+
+
+class Report:
+    """Prints each result as it comes, and remembers whether all was right."""
+
+    def __init__(self) -> None:
+        self.wrong = self.ran = 0
+        self._began = time.monotonic()
+
+    def run(self, name: str, *steps: Callable[[], str]) -> None:
+        """Steps in order, up to the first that is wrong."""
+        for step in steps:
+            began = time.monotonic()
+            try:
+                words = step()
+            except archive.Unavailable as error:
+                print(f"NOT RUN  {name}: {error}", flush=True)
+                return
+            except Wrong as error:
+                self.wrong += 1
+                print(f"WRONG    {name}: {error}", flush=True)
+                return
+            self.ran += 1
+            print(f"ok       {name}: {words} ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def replay_here(folder: Path) -> Outcome:
+    return here([sys.executable, str(REPLAY), str(folder)])
+
+
+def replay_in(folder: Path, architecture: str, series: str | None) -> Outcome:
+    kernel = known(architecture, series)
+    if architecture == archive.native():
+        return emulated(kernel, [sys.executable, str(REPLAY), str(folder)])
+    # A machine of another architecture cannot run this one's Python.
+    root = archive.userland(architecture)
+    return emulated(kernel, ["python3", f"{guest.FILES}{REPLAY}", f"{guest.FILES}{folder}"], root)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--grounds", type=int, default=10, help="how many policies (default 10)")
+    parser.add_argument("--packets", type=int, default=500, help="packets a policy, at least (default 500)")
+    parser.add_argument("--series", action="append", help="only these kernels, of this machine's architecture")
+    parser.add_argument(
+        "--instead", action="store_true", help="one emulated kernel, and only where bpf() is not permitted"
+    )
+    given = parser.parse_args()
+    if given.instead and missing_permission() is None:
+        return 0
+    native, report = archive.native(), Report()
+    with tempfile.TemporaryDirectory(prefix="policyc-kernels-") as made:
+        folder = Path(made)
+        print(f"compiling {given.grounds} policies and drawing their packets", flush=True)
+        seeds = range(FIRST_SEED, FIRST_SEED + given.grounds)
+        prepare = [str(REPLAY), "--prepare", f"{seeds.start}:{seeds.stop}:{given.packets}", str(folder)]
+        subprocess.run([sys.executable, *prepare], cwd=ROOT, check=True)
+        if given.instead:
+            print(
+                f"bpf() is not permitted here ({missing_permission()}): kernel tests run in an emulated machine",
+                flush=True,
+            )
+        elif not given.series:
+            report.run("running kernel", lambda: replayed(replay_here(folder)))
+        for series in [None] if given.instead else given.series or archive.SERIES[::-1]:
+            report.run(
+                f"Debian {series or 'kernel'}, emulated",
+                lambda series=series: replayed(replay_in(folder, native, series)),  # type: ignore[misc]
+                lambda series=series: tested(emulated(known(native, series), pytest(*PROBES))),  # type: ignore[misc]
+            )
+        if not given.instead and not given.series:
+            other = OTHER[native]
+            report.run(f"Debian {other}, emulated", lambda: replayed(replay_in(folder, other, None)))
+    if report.ran == 0 and not report.wrong:
+        print("NO KERNEL COULD BE HAD: nothing was tried")
+        return 0 if given.instead else 1
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
