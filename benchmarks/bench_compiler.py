@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from policyc.engine import ReferenceEngine
 from policyc.flows import parse_flow
 
 RULES = 1000
-SHAPES = {
+SHAPES: dict[str, Callable[[], RuleSet]] = {
     "empty": rulesets.empty,
     "services": lambda: rulesets.services(RULES),
     "access list": lambda: rulesets.access_list(RULES),

@@ -69,7 +69,7 @@ def tuples(packets: Sequence[Packet], seed: int = 1, server: int = SERVER, rever
 
 def _checksum(source: bytes, destination: bytes) -> int:
     header = frame()[ETHERNET : ETHERNET + 12] + source + destination
-    total = sum(struct.unpack("!10H", header))
+    total: int = sum(struct.unpack("!10H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

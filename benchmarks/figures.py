@@ -77,8 +77,9 @@ def write(path: Path, figures: Iterable[Figure]) -> None:
     path.write_text(json.dumps([asdict(f) for f in figures]))
 
 
-def read_part(path: Path) -> tuple[Figure, ...]:
-    return figures_of(json.loads(path.read_text()))
+def read_part(path: Path) -> list[Figure]:
+    """What `write` wrote."""
+    return list(figures_of(json.loads(path.read_text())))
 
 
 def machine() -> dict[str, str]:

@@ -245,9 +245,10 @@ def ip_chains(rules: int) -> RuleSet:
     for n in range(rules):
         service, port = _service(rng, exact=0.6)
         chain = n % chains
-        peer = written(sources[n]) if n % 3 else f"{{ app == app{n} }}"
+        is_prefix = n // chains % 3 > 0
+        peer = written(sources[n]) if is_prefix else f"{{ app == app{n} }}"
         bodies[chain].append(f"  {'deny' if rng.random() < 0.1 else 'allow'} from {peer}{service}")
-        if chain == 0 and n % 3 and port is not None:
+        if chain == 0 and is_prefix and port is not None:
             open_rules.append((sources[n], port))
     subjects = ["{ app == server }", *(f"{{ app == server, chain == c{n} }}" for n in range(1, chains))]
     text = "".join(_policy(f"chain{n}", bodies[n], subjects[n]) for n in range(chains))
