@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit test-kill fuzz kernels bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit test-kill fuzz fuzz-input kernels bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-kill: venv tools ## kill load, unload and endpoint commands before each of 
 SECONDS ?= 60
 fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
 	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+fuzz-input: venv ## random bad policies, objects, endpoints files and flows for SECONDS, from SEED on
+	$(BIN)/python -m tests.robustness.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 kernels: venv tools ## the same objects and packets on the running kernel, on Debian's 6.1 and 6.12, and on arm64, emulated
 	@scripts/install-tools --emulators

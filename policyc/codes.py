@@ -383,7 +383,7 @@ _TABLE = (
     _error(
         "P4007",
         "policy-too-large",
-        "What sets stand for, written out wherever they are put together, is at most 10,000,000 services and address ranges: "
+        "What sets stand for, written out wherever they are put together, is at most 2,000,000 services and 10,000,000 ranges: "
         "name one large set instead of many that repeat it.",
     ),
     _error(

@@ -6,7 +6,7 @@ import hashlib
 
 from policyc.check.cases import Cases, References
 from policyc.check.cidrs import Cidrs
-from policyc.check.extent import Extent
+from policyc.check.extent import MAX_RANGES, MAX_SERVICES, Extent
 from policyc.check.findings import Findings
 from policyc.check.peers import Peers
 from policyc.check.policies import Policies, not_there_yet
@@ -23,9 +23,8 @@ def check(units: list[Unit], root: Root, found: Findings) -> PolicySet:
     """Everything that the units mean. `units` has included units before those that include them, which is the order of
     their rules. What is wrong is added to `found`, and the result is then good for nothing."""
     visible = scopes(units, found)
-    extent = Extent(found)
-    cidrs = Cidrs(root, found, extent)
-    services = Services(found, extent)
+    cidrs = Cidrs(root, found, Extent(found, "address ranges", MAX_RANGES))
+    services = Services(found, Extent(found, "services", MAX_SERVICES))
     peers = Peers(cidrs, found)
     policies = _policies(units, visible, Policies(peers, services, found), found)
     declared = [

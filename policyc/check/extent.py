@@ -5,19 +5,22 @@ from __future__ import annotations
 from policyc.check.findings import Findings
 from policyc.model import Span
 
-MAX_EXTENT = 10_000_000
+MAX_SERVICES = 2_000_000
+MAX_RANGES = 10_000_000
 
 
 class Extent:
-    """Counts services and address ranges while sets are put together."""
+    """Counts `what` (services, address ranges) while sets are put together."""
 
-    def __init__(self, found: Findings) -> None:
+    def __init__(self, found: Findings, what: str, limit: int) -> None:
         self.found = found
+        self.what = what
+        self.limit = limit
         self._count = 0
 
     @property
     def full(self) -> bool:
-        return self._count > MAX_EXTENT
+        return self._count > self.limit
 
     def add(self, count: int, span: Span | None) -> bool:
         """Whether `count` more are still few enough; the first time they are not is reported."""
@@ -26,6 +29,6 @@ class Extent:
         if not self.full:
             return True
         if not was_full:
-            message = f"with this the sets of the policy stand for more than {MAX_EXTENT:,} services and address ranges"
+            message = f"with this the sets of the policy stand for more than {self.limit:,} {self.what}"
             self.found.add("policy-too-large", message, span)
         return False

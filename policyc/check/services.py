@@ -41,6 +41,8 @@ class Services:
         listed = list(nodes)
         if len(listed) == 1 and isinstance(listed[0], syntax.Reference):
             return self._reference(listed[0], scope)
+        if self.extent.full:
+            return ()
         sets: set[int] = set()  # a set named a thousand times is written out once
         result = tuple(dict.fromkeys(s for node in listed for s in self._node(node, scope, sets)))
         return result if self.extent.add(len(result), listed[0].span if listed else None) else ()
