@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# A file's tests stay together: namespaces, cgroups and mounts belong to a process. Files in their order, the longest are not last.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 .DEFAULT_GOAL := help
 .PHONY: help venv tools demo test test-unit test-kill fuzz fuzz-input kernels bench-quick lint types fmt clean
@@ -26,11 +29,11 @@ demo: venv tools ## compile the Star Wars policy, load it into a private namespa
 	$(BIN)/python examples/demo.py
 
 test: venv tools ## all tests; where bpf() is not permitted what needs it is skipped, and some of it run in an emulated machine
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 	@$(BIN)/python tests/kernels/matrix.py --instead
 
 test-unit: venv ## the tests that need neither root nor bpf()
-	$(PYTEST) -m 'not bpf'
+	$(PYTEST) $(PARALLEL) -m 'not bpf'
 
 test-kill: venv tools ## kill load, unload and endpoint commands before each of their system calls (half an hour; root, bpf())
 	POLICYC_KILL_POINTS=all $(PYTEST) tests/e2e/test_killed.py
