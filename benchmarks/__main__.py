@@ -20,15 +20,16 @@ PARTS = ("verdict", "frames", "process", "primitives")
 PYTHON_PART = "python"
 
 
-def run_part(name: str, quick: bool, folder: Path) -> list[Figure]:
-    """Raises RuntimeError where the part failed. What it prints is seen at once."""
+def run_part(name: str, quick: bool, folder: Path) -> tuple[list[Figure], bool]:
+    """The figures of a part, and whether it came to its end. What it prints is seen at once."""
     out = folder / f"{name}.json"
     command = [sys.executable, "-m", f"benchmarks.bench_{name}", "--out", str(out), *["--quick"] * quick]
     if name == PYTHON_PART:
         command = python_figures.command(out, quick)
-    if subprocess.run(command, check=False).returncode:
-        raise RuntimeError(name)
-    return python_figures.read(out) if name == PYTHON_PART else figures.read_part(out)
+    code = subprocess.run(command, check=False).returncode
+    if not out.exists():
+        return [], False
+    return python_figures.read(out) if name == PYTHON_PART else figures.read_part(out), code == 0
 
 
 def main() -> int:
@@ -37,14 +38,15 @@ def main() -> int:
     options.add_argument("--only", action="append", choices=(*PARTS, PYTHON_PART), help="this part; may be repeated")
     options.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
     chosen = options.parse_args()
-    failed, made = [], []
+    failed: list[str] = []
+    made: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="policyc-bench-") as scratch:
         for name in chosen.only or (*PARTS, PYTHON_PART):
             begun = time.monotonic()
             print(f"== {name}", flush=True)
-            try:
-                made += run_part(name, chosen.quick, Path(scratch))
-            except RuntimeError:
+            found, ended = run_part(name, chosen.quick, Path(scratch))
+            made += found
+            if not ended:
                 failed.append(name)
             print(f"== {name}: {time.monotonic() - begun:.0f} s", flush=True)
     document = figures.document(made, chosen.quick)

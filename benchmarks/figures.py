@@ -108,10 +108,12 @@ def line(figure: Figure) -> str:
 
 
 def report(made: Iterable[Figure], out: Path | None) -> None:
-    """Prints figures as they come, and writes them to `out`."""
+    """Prints figures as they come, and writes them to `out`, those before a failure too."""
     kept = []
-    for figure in made:
-        kept.append(figure)
-        print(line(figure), flush=True)
-    if out is not None:
-        write(out, kept)
+    try:
+        for figure in made:
+            kept.append(figure)
+            print(line(figure), flush=True)
+    finally:
+        if out is not None:
+            write(out, kept)
