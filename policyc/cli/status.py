@@ -75,7 +75,8 @@ def _show(status: dict[str, Any]) -> None:
         click.echo(plain(f"  {status['help']}"))
         return
     click.echo(f"{status['name']}: {status['state']}, load {status['load']} from {plain(status['artifact'])}")
-    click.echo(f"  {status['endpoints']} endpoints, {status['addresses']} addresses; events: {status['events']}")
+    lost = f", {status['lost_events']} lost" if status["lost_events"] else ""
+    click.echo(f"  {status['endpoints']} endpoints, {status['addresses']} addresses; events: {status['events']}{lost}")
     interpreted = [name for name, jited in status["jited"].items() if not jited]
     if interpreted:
         click.echo(f"  NOT JIT-COMPILED, several times slower: {', '.join(interpreted)}")

@@ -179,6 +179,44 @@ class Transfer:
         return self._process.wait(30) == 0 and self._path.read_bytes() == self._expected.read_bytes()
 
 
+class Prober:
+    """`prober.py` in `web`, which tries connections to `api` on both families, in a cgroup if that is given."""
+
+    def __init__(self, site: Site, cgroup: Path | None = None) -> None:
+        script = Path(__file__).with_name("prober.py")
+        peers = f"{address('api', 4)},{address('api', 6)}"
+        join = f"echo $$ >{cgroup}/cgroup.procs && " if cgroup is not None else ""
+        command = ["sh", "-c", f'{join}exec "$@"', "sh", sys.executable, str(script), peers]
+        self._process = site.guest("web").start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self._before = 0
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def ask(self, tcp: Sequence[int] = (), udp: Sequence[int] = (), wait: float = 0.0, **more: Any) -> dict[str, Any]:
+        """Which ports answer in that time: the answers on IPv4, then those on IPv6."""
+        wanted = {"tcp": list(tcp), "udp": list(udp), "wait": wait, **more}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(wanted) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def forbid(self, ports: Sequence[int]) -> None:
+        """Datagrams go there from now on, and what is answered is a wrong."""
+        self._before = self.ask(forbidden=list(ports))["forbidden"]
+
+    def wrongs(self) -> int:
+        return int(self.ask()["forbidden"]) - self._before
+
+
 def soon(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     """Whether it holds within that time; asked every 20 ms."""
     end = time.monotonic() + seconds
@@ -233,7 +271,7 @@ class Operator:
     def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`code` None: any but that of a bug."""
         done = subprocess.run(
-            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=60
+            self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=180
         )
         fits = done.returncode == code if code is not None else done.returncode in (0, 1, 2, 3)
         assert fits, f"policyc {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"

@@ -6,7 +6,6 @@ a case; `POLICYC_KILL_SEED` repeats a sample)."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -17,10 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from operation import ROOT, UDP_ECHO, Operator, Site, address, endpoint
+from operation import ROOT, UDP_ECHO, Operator, Prober, Site, address, endpoint
 from test_loads import Machine
 
 pytestmark = pytest.mark.bpf
@@ -42,43 +40,14 @@ Outcome = tuple[bool, bool]  # whether tcp/80 and tcp/8080 answer
 BY_OLD, BY_NEW, UNJUDGED, DENIED = (True, False), (False, True), (True, True), (False, False)
 
 
-class Prober:
-    """`prober.py` in `web`, in a cgroup."""
-
-    def __init__(self, site: Site, cgroup: Path) -> None:
-        script = Path(__file__).with_name("prober.py")
-        peers = f"{address('api', 4)},{address('api', 6)}"
-        join = f'echo $$ >{cgroup}/cgroup.procs && exec "$@"'
-        command = ["sh", "-c", join, "sh", sys.executable, str(script), peers]
-        self._process = site.guest("web").start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout.readline() == "ready\n"
-        self.answers = 0
-
-    def ask(self, wait: float, **more: Any) -> dict[str, Any]:
-        self._process.stdin.write(json.dumps({"tcp": [80, 8080], "udp": [BOTH_ALLOW], "wait": wait, **more}) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def outcome(self, legal: Sequence[Outcome]) -> Outcome:
-        """On both families. A machine that is busy answers late: what does not fit is asked again, with patience."""
-        for wait in (0.2, 0.2, 1.0, 3.0):
-            answer = self.ask(wait)
-            found = next((one for one in legal if one * 2 == tuple(answer["tcp"])), None)
-            if found is DENIED or (found is not None and all(answer["udp"])):
-                return found
-        raise AssertionError(f"answers: {answer}; legal: {legal}")
-
-    def forbid(self, ports: list[int]) -> None:
-        """What is answered from now on is counted as a wrong."""
-        self.answers = self.ask(0.0, forbidden=ports)["forbidden"]
-
-    def wrongs(self) -> int:
-        return int(self.ask(0.0)["forbidden"]) - self.answers
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+def outcome(prober: Prober, legal: Sequence[Outcome]) -> Outcome:
+    """On both families. A machine that is busy answers late: what does not fit is asked again, with patience."""
+    for wait in (0.2, 0.2, 1.0, 3.0):
+        answer = prober.ask([80, 8080], [BOTH_ALLOW], wait)
+        found = next((one for one in legal if one * 2 == tuple(answer["tcp"])), None)
+        if found is DENIED or (found is not None and all(answer["udp"])):
+            return found
+    raise AssertionError(f"answers: {answer}; legal: {legal}")
 
 
 @dataclass
@@ -128,7 +97,9 @@ class Bench:
     def _strace(self, options: list[str], command: list[str], code: int | None) -> int:
         policyc = [sys.executable, "-m", "policyc", *command]
         full = self.operator.namespace.command("strace", *options, *policyc)
-        done = subprocess.run(full, env=self.operator.environment, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        done = subprocess.run(
+            full, env=self.operator.environment, capture_output=True, text=True, timeout=180, cwd=ROOT
+        )
         assert code is None or done.returncode == code, done.stderr
         assert done.returncode in (0, -9, 137), done.stderr
         return done.returncode
@@ -139,7 +110,7 @@ class Bench:
             self.operator.run(*command)
             return
         done = subprocess.run(
-            self.operator.command(*command), env=self.operator.environment, capture_output=True, text=True, timeout=60
+            self.operator.command(*command), env=self.operator.environment, capture_output=True, text=True, timeout=180
         )
         assert done.returncode == 0 or "nothing is loaded as" in done.stderr, done.stderr
         assert self.machine.snapshot() == ([], 0, [], {})
@@ -154,13 +125,12 @@ def bench(site: Site, operator: Operator, cgroup: Path) -> Iterator[Bench]:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     echo = site.guest("api").start(sys.executable, "-c", UDP_ECHO, "5455", stdout=subprocess.PIPE)
-    prober = Prober(site, cgroup)
     try:
         assert echo.stdout is not None
         assert echo.stdout.readline() == b"ready\n"
-        yield Bench(site, operator, Machine(site, operator), prober)
+        with Prober(site, cgroup) as prober:
+            yield Bench(site, operator, Machine(site, operator), prober)
     finally:
-        prober.close()
         echo.kill()
         echo.wait()
 
@@ -204,10 +174,10 @@ def test_killed(bench: Bench, policy: Callable[[str], Path], cgroup: Path, name:
     for command in case.begin:
         bench.run(command)
     points = bench.traced(case)
-    bench.prober.outcome([case.after])
-    for command, outcome in case.mends[0][-1:]:
+    outcome(bench.prober, [case.after])
+    for command, then in case.mends[0][-1:]:
         bench.run(command)
-        bench.prober.outcome([outcome])
+        outcome(bench.prober, [then])
     chosen = points
     if POINTS != "all":
         chosen = random.Random(f"{SEED} {name}").sample(points, min(int(POINTS), len(points)))
@@ -216,15 +186,15 @@ def test_killed(bench: Bench, policy: Callable[[str], Path], cgroup: Path, name:
         bench.watch(case.before, case.after)
         bench.kill(case, point)
         try:
-            bench.prober.outcome(case.legal)
+            outcome(bench.prober, case.legal)
             assert bench.prober.wrongs() == 0
             bench.operator.run("status", code=None)
             states = [case.before, case.after]
-            for command, outcome in case.mends[number % len(case.mends)]:
-                bench.watch(*states, outcome)
-                states = [outcome]
+            for command, then in case.mends[number % len(case.mends)]:
+                bench.watch(*states, then)
+                states = [then]
                 bench.run(command)
-                bench.prober.outcome([outcome])
+                outcome(bench.prober, [then])
                 assert bench.prober.wrongs() == 0
         except AssertionError as error:
             raise AssertionError(f"{told}: {error}") from error
