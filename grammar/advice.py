@@ -30,6 +30,8 @@ def advice(token: Token, before: Token | None, accepted: Set[str]) -> str | None
         return "a rule says `from` or `to` whom: `allow from PEERS on SERVICES`"
     if before is not None and before.type in ("EXISTS", "NOT") and kind in ("EQ", "NE", "IN"):
         return f"`{SPELLING[before.type]}` as a label key stands in quotes"
+    if before is not None and before.type == "NOT":
+        return "only labels are negated: `{ key != value }`, `{ not exists key }`; for peers write a `deny` rule"
     if kind == "ON" and "AS" in accepted:
         return "`on` stands right after the peers, before `log`, `audit`, `priority` and `as`"
     if kind == "NUMBER" and ("SERVICE" in accepted or (before is not None and before.type == "SERVICE")):

@@ -81,6 +81,7 @@ _TOKEN = re.compile(
     r"|(?P<string>\"(?:[^\"\\\n]|\\[^\n])*\")"
     r"|(?P<newline>\r?\n)"
     r"|(?P<open>\"[^\n]*)"
+    r"|(?P<single>'[^'\"\n\r]*')"
     r"|(?P<other>[^\sA-Za-z0-9._/:@{}\[\](),=~*\"\#-]+|.)",
     re.DOTALL,
 )
@@ -199,6 +200,9 @@ def tokens(text: str, file: str, found: list[Diagnostic]) -> tuple[list[Token], 
                 diagnostic("unclosed-string", "this string is not closed on its line", span, help='end it with `"`')
             )
             result.append(Token("STRING", written[1 : MAX_STRING + 1], span, written, True))
+        elif kind == "single":
+            found.append(_unexpected(written, span))
+            result.append(Token("STRING", written[1:-1][:MAX_STRING], span, written))
         elif not _CONTROL.match(written):
             found.append(_unexpected(written, span))
         if len(found) > MAX_LINE_ERRORS:

@@ -230,6 +230,8 @@ class _Parse:
         if token.type in DECLARATIONS and self.opened:
             notes = (("this block is still open", self.opened[-1].span),)
         missing = self.lacks_brace(token, index, accepted)
+        if self.kind(index - 1) == "NOT":
+            self.broken.add("not")  # it was read as a name, which nobody meant
         if not self.is_told(index):
             self.report(
                 "syntax",

@@ -87,6 +87,10 @@ def test_misspelt_words_are_suggested_and_reading_goes_on(text: str, expected: l
         "policy p for host { ingress { allow from any as deny deny from any } }\n",
         "policy p for host { ingress { drop from any } }\n",
         "include 5\npolicy q for unknown { egress {} }\n",
+        "identity web { app == w }\npolicy p for web { ingress { allow from not web on tcp/80 } }\n",
+        "identity web { app == 'web' }\npolicy p for web { egress {} }\n",
+        "policy p for host { ingress { allow from 'x' on tcp/80 } }\n",
+        "test 't' { allow host -> host tcp/80 }\npolicy p for host { egress {} }\n",
     ],
 )
 def test_one_mistake_one_message(text: str, compiled) -> None:
