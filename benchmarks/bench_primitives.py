@@ -75,6 +75,11 @@ def hash_lookup(f: Function, maps: Any) -> None:
         f.lookup(maps["table"], key)
 
 
+def coarse_time(f: Function, maps: Any) -> None:
+    for _ in range(COPIES):
+        f.helper(Helper.KTIME_GET_COARSE_NS)
+
+
 def random_key(f: Function) -> Value:
     return f.and_(f.to(f.helper(GET_PRANDOM_U32), I32), LEAVES - 1)  # type: ignore[arg-type]
 
@@ -185,6 +190,7 @@ PROBES = [
     Probe("the same by direct access, checked", nothing, load_directly, COPIES),
     Probe("lookup in an array, constant index", nothing, array_lookup, COPIES),
     Probe("lookup in a hash of 1 entry", nothing, hash_lookup, COPIES),
+    Probe("`bpf_ktime_get_coarse_ns`", nothing, coarse_time, COPIES),
     Probe("compare and branch of a tree, random keys", key_alone, tree, 12, cost_model.BRANCH),
     Probe("step of a branch-free search, random keys", key_alone, search, 12, cost_model.SEARCH_STEP),
     Probe("interval of constants", interval_floor, interval, COPIES, cost_model.CONSTANT),
