@@ -68,6 +68,7 @@ def run(
         initrd.write_bytes(_initrd(kernel, command, folder or Path.cwd(), environment or {}))
         status.touch()
         arguments = [
+            "setpriv", "--pdeathsig", "KILL",  # the guest ends with us, however we end
             qemu, *machine, "-accel", "tcg", "-smp", str(min(os.cpu_count() or 1, 2)), "-m", str(MEMORY),
             "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{log}",
             "-kernel", str(kernel.image), "-initrd", str(initrd),
