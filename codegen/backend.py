@@ -30,22 +30,14 @@ class Built:
 
 def run(module: str, sources: dict[str, str]) -> Built:
     """Compiles LLVM IR. The sources are laid out in a temporary folder, so that no other file's text can get into the object
-    and its bytes do not depend on where it is compiled. Raises OperationError with what the backend said before it ended."""
-    import_root = str(Path(policyc.__file__).resolve().parents[1])
-    path = [import_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryDirectory(prefix="policyc-") as folder:
-        for name, text in sources.items():
-            file = Path(folder, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8", newline="")
-        process = subprocess.run(
-            [sys.executable, "-m", "policyc.codegen.backend"],
-            input=module.encode(),
-            capture_output=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
-            check=False,
-        )
+    and its bytes do not depend on where it is compiled. Raises OperationError with what the backend said before it ended, or
+    where there is no room for temporary files."""
+    try:
+        process = _run(module, sources)
+    except OSError as error:
+        reason = error.strerror.lower() if error.strerror else "no room"
+        help = "TMPDIR names a folder with room for the policy's sources"
+        raise OperationError(f"temporary files of the compilation cannot be written: {reason}", help) from None
     if process.returncode:
         said = process.stderr.decode(errors="replace").strip().splitlines()
         raise OperationError(
@@ -57,6 +49,24 @@ def run(module: str, sources: dict[str, str]) -> Built:
     (length,) = _LENGTH.unpack_from(output)
     start = _LENGTH.size + length
     return Built(output[_LENGTH.size : start], output[start + _LENGTH.size :].decode())
+
+
+def _run(module: str, sources: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    import_root = str(Path(policyc.__file__).resolve().parents[1])
+    path = [import_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory(prefix="policyc-") as folder:
+        for name, text in sources.items():
+            file = Path(folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="")
+        return subprocess.run(
+            [sys.executable, "-m", "policyc.codegen.backend"],
+            input=module.encode(),
+            capture_output=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
+            check=False,
+        )
 
 
 def _compile(text: str) -> tuple[bytes, bytes]:

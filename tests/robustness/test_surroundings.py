@@ -99,3 +99,12 @@ def test_too_little_memory_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch
     done = here("check", folder / "good.pol")
     assert done.code == 2
     assert "not enough memory" in done.err
+
+
+def test_sources_that_find_no_room_for_the_backend() -> None:
+    from policyc.codegen import backend
+    from policyc.diagnostics import OperationError
+
+    with pytest.raises(OperationError, match="temporary files") as caught:
+        backend.run("", {"x" * 300: "text"})
+    assert caught.value.exit_code == 2
