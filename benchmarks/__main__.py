@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmarks import figures, publish, python_figures
 from benchmarks.figures import Figure
 
-RESULTS = Path("benchmarks/results")
 PARTS = ("verdict", "frames", "process", "primitives")
 PYTHON_PART = "python"
 
@@ -36,7 +35,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--quick", action="store_true", help="within five minutes; the documentation stays as it is")
     options.add_argument("--only", action="append", choices=(*PARTS, PYTHON_PART), help="this part; may be repeated")
-    options.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
+    options.add_argument("--results", type=Path, default=publish.RESULTS, help="folder for the results")
     chosen = options.parse_args()
     failed: list[str] = []
     made: list[Figure] = []

@@ -1,16 +1,21 @@
 """What is made of a document of figures: a table, a plot, and the marked parts of README.md and docs/performance.md.
 
+`python -m benchmarks.publish [FOLDER]` does it again from the results in the folder, without measuring.
+
 A marked part stands between `<!-- bench:NAME -->` and `<!-- /bench -->`, and is replaced whole."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import figures as documents
 from benchmarks.figures import Document, Figure, value_text
 
+RESULTS = Path("benchmarks/results")
 README, PAGE = Path("README.md"), Path("docs/performance.md")
 PUBLISHED = Path("docs")  # where the committed plot and document are
 JSON, TABLE, PLOT = "results.json", "table.md", "growth.svg"
@@ -225,3 +230,14 @@ def replace_part(path: Path, name: str, text: str) -> None:
     if count != 1:
         raise ValueError(f"{path} has {count} parts named {name}")
     path.write_text(made)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    document = documents.read(folder / JSON)
+    results(document, folder)
+    documentation(document, folder)
+
+
+if __name__ == "__main__":
+    main()
