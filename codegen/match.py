@@ -57,8 +57,11 @@ class _Peer:
 
     flow: Flow
     key: Value
-    of_kind: Value  # RowData.kind_base of the key
-    class_: Value  # None where no verdict depends on it
+    has_class: bool  # whether any verdict depends on it
+    of_any_kind: bool  # whether the key may be one of a fragment
+
+    def is_of(self, f: Function, class_: PeerClassCode) -> Value:
+        return f.eq(self.flow.get("peer_class"), int(class_))
 
 
 class _Builder:
@@ -184,19 +187,21 @@ class _Builder:
         with f.if_(f.is_null(pointer)):
             f.ret(0)
         flow = Flow(f, pointer)
-        peer = _Peer(flow, key, self.rows.kind_base(f, key), flow.get("peer_class") if self.classes else None)
+        peer = _Peer(flow, key, self.classes, of_any_kind=True)
         named = OFFSET["named"] - OFFSET["best"]
-        target = f.at_offset(pointer, f.select(f.eq(f.shr(key, 24), int(KeyKind.NAMED)), I64(named), I64(0)))
+        is_named = int(KeyKind.NAMED).bit_length() - 1 + 24  # the bit of a key that only NAMED has
 
         def fold(found: list[Value]) -> None:
+            # Found anew each time: what stays in a register over a call takes stack.
+            target = f.at_offset(pointer, f.mul(f.and_(f.shr(key, is_named), 1), named))
             for name, value in zip(BESTS, found, strict=False):
                 f.store(target, self.rows.fold(f, f.load(target, I64, OFFSET[name]), value), offset=OFFSET[name])
 
-        fold(self.rows.lookup(f, self._class_row(f, peer, group), key, peer.of_kind))
+        fold(self.rows.lookup(f, self._class_row(f, peer, group), key, peer.of_any_kind))
         if self.has_cidrs:
             self._layers(f, peer, group, fold)
         if self.has_selectors or self.same_tuples:
-            with f.if_(f.eq(peer.class_, int(PeerClassCode.ENDPOINT))):
+            with f.if_(peer.is_of(f, PeerClassCode.ENDPOINT)):
                 if self.has_selectors:
                     self._fold_selectors(f, peer, group, fold)
                 if self.same_tuples:
@@ -204,15 +209,15 @@ class _Builder:
         return f.close()
 
     def _class_row(self, f: Function, peer: _Peer, group: Value) -> Value:
-        if peer.class_ is None:
+        if not peer.has_class:
             return self._word(f, group, _ROW_WORLD)
         return self._by_class(f, peer, *(self._word(f, group, w) for w in (_ROW_WORLD, _ROW_HOST, _ROW_ENDPOINT)))
 
     @staticmethod
     def _by_class(f: Function, peer: _Peer, world: Value, host: Value, endpoint: Value) -> Value:
         world, host, endpoint = (I32(v) if isinstance(v, int) else v for v in (world, host, endpoint))
-        other = f.select(f.eq(peer.class_, int(PeerClassCode.HOST)), host, endpoint)
-        return f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), world, other)
+        other = f.select(peer.is_of(f, PeerClassCode.HOST), host, endpoint)
+        return f.select(peer.is_of(f, PeerClassCode.WORLD), world, other)
 
     def _layers(self, f: Function, peer: _Peer, group: Value, fold: Fold) -> None:
         """The rows of the packet's address, one a CIDR table of the group."""
@@ -228,11 +233,11 @@ class _Builder:
             leaf = self._leaf(f, peer.flow, word(_TABLE), (word(_BASE4), word(_SHIFT4)))
             row = f.var(leaf)
             rows = word(_ANY)
-            if peer.class_ is not None:
-                rows = f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), word(_WORLD), rows)
+            if peer.has_class:
+                rows = f.select(peer.is_of(f, PeerClassCode.WORLD), word(_WORLD), rows)
             with f.if_(f.ne(rows, _DIRECT)):
                 row.set(self.row_maps(f, f.add(rows, leaf)))
-            fold(self.rows.lookup(f, row.get(), peer.key, peer.of_kind))
+            fold(self.rows.lookup(f, row.get(), peer.key, peer.of_any_kind))
 
     def _leaf(self, f: Function, flow: Flow, table: Value, place: Value) -> Value:
         """The leaf of the peer's address in a CIDR table."""
@@ -262,11 +267,11 @@ class _Builder:
             if self.is_dense:
                 with f.if_(f.cmp("<", selector, self.selector_width)):
                     row = self.selector_rows(f, f.add(first, selector))
-                    fold(self.rows.lookup(f, row, peer.key, peer.of_kind))
+                    fold(self.rows.lookup(f, row, peer.key, peer.of_any_kind))
             else:
                 at = self._search_selector(f, first, length, selector)
                 with f.if_(f.eq(self.selector_ids(f, at), selector)):
-                    fold(self.rows.lookup(f, self.selector_rows(f, at), peer.key, peer.of_kind))
+                    fold(self.rows.lookup(f, self.selector_rows(f, at), peer.key, peer.of_any_kind))
 
     def _search_selector(self, f: Function, first: Value, length: Value, selector: Value) -> Value:
         """Index of the group's last selector that is not above `selector`, or of its first."""
@@ -297,7 +302,7 @@ class _Builder:
                 values = [f.load(r, I64, self.layout.same_offset + 8 * key) for r in records]
                 equal = f.both(equal, f.ne(values[0], 0), f.eq(*values))
             with f.if_(equal):
-                fold(self.rows.lookup(f, row, peer.key, peer.of_kind))
+                fold(self.rows.lookup(f, row, peer.key, peer.of_any_kind))
         f.leave(done)
         f.b.position_at_end(done)
 
@@ -314,7 +319,7 @@ class _Builder:
         with f.if_(f.is_null(record)):
             verdict.not_ready()
         if self.tables.groups:
-            peer = _Peer(verdict.flow, key, 0, verdict.flow.get("peer_class") if self.classes else None)
+            peer = _Peer(verdict.flow, key, self.classes, of_any_kind=False)
             undecided = f.b.append_basic_block("undecided")
             with f.if_(f.ne(f.shr(key, 24), int(KeyKind.FULL))):
                 self._directions(f, direction, lambda d: self._fragment_tiers(f, verdict, record, peer, d))
@@ -342,7 +347,7 @@ class _Builder:
                 count = f.load(record, I32, IDENTITY_GROUPS + 4 * self._list_number(direction, tier))
                 with f.if_(f.eq(count, 0)):
                     f.leave(after)
-                if len(numbers) == 1:
+                if len(numbers) == 1 and not self.tables.has_audit:  # twice as many best cells are for memory
                     bests = self._only_group(f, peer, numbers[0])
                     isolation: Value = _isolation(self.tables.groups[numbers[0]])
                 else:
@@ -401,7 +406,7 @@ class _Builder:
         bests = [f.var(NONE, I64) for _ in self.variants]
         codes = (PeerClassCode.WORLD, PeerClassCode.HOST, PeerClassCode.ENDPOINT)
         for row in sorted(set(rows) - {0}):
-            classes = [f.eq(peer.class_, int(c)) for c, r in zip(codes, rows, strict=True) if r == row]
+            classes = [peer.is_of(f, c) for c, r in zip(codes, rows, strict=True) if r == row]
             with f.if_(f.either(*classes)):
                 for best, value in zip(bests, self._constant_row(f, peer, row), strict=True):
                     best.set(value)
@@ -417,7 +422,7 @@ class _Builder:
         if not self.cidrs.leaf_is_row[use.table]:
             rows: Value = words[_ANY]
             if words[_ANY] != words[_WORLD]:
-                rows = f.select(f.eq(peer.class_, int(PeerClassCode.WORLD)), I32(words[_WORLD]), I32(words[_ANY]))
+                rows = f.select(peer.is_of(f, PeerClassCode.WORLD), I32(words[_WORLD]), I32(words[_ANY]))
             leaf = self.row_maps(f, f.add(leaf, rows))
         return self.rows.lookup(f, leaf, peer.key)
 
@@ -430,7 +435,7 @@ class _Builder:
                 best.set(self.rows.fold(f, best.get(), value))
 
         group = self.tables.groups[number]
-        with f.if_(f.eq(peer.class_, int(PeerClassCode.ENDPOINT))):
+        with f.if_(peer.is_of(f, PeerClassCode.ENDPOINT)):
             if group.selectors:
                 self._fold_selectors(f, peer, number, fold)
             if group.same:

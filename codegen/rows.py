@@ -125,10 +125,10 @@ class RowData:
 
     # --- code -------------------------------------------------------------------------------------------------
 
-    def lookup(self, f: Function, row: Value, key: Value, of_kind: Value = 0) -> list[Value]:
-        """The best cells (one a variant) of `row` for `key`; `of_kind` is `kind_base` of the key's kind."""
-        if not isinstance(of_kind, int) or of_kind:
-            row = f.add(f.to(row, I64), f.to(of_kind, I64))
+    def lookup(self, f: Function, row: Value, key: Value, of_any_kind: bool = False) -> list[Value]:
+        """The best cells (one a variant) of `row` for `key`, a FULL one unless `of_any_kind`."""
+        if of_any_kind:
+            row = f.add(f.mul(f.shr(key, 24), len(self.tables.rows)), row)
         word = self.words(f, row, self.record, 0)
         bests = [self.words(f, row, self.record, 1 + i) for i in range(self.variants)]
         first, span = f.to(word, I32), f.shr(word, 32)
@@ -142,10 +142,6 @@ class RowData:
             for result, data in zip(results, self.cells, strict=True):
                 result.set(data(f, cell))
         return [result.get() for result in results]
-
-    def kind_base(self, f: Function, key: Value) -> Value:
-        """What `lookup` adds to row numbers for keys of this kind."""
-        return f.mul(f.shr(key, 24), len(self.tables.rows))
 
     def build_search(self, f: Function) -> None:
         """match_row(key, steps, begin, length): index of the last of `length` sorted keys from `begin` on that is not above `key`; the

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from policyc.collector import paused
 from policyc.diagnostics import Diagnostic, PolicyError
 from policyc.model import PolicySet, Span
 
@@ -42,7 +43,7 @@ def check_files(paths: Sequence[str], root: str | None = None, observer: Observe
     """Reads and checks policy files. Raises `InvalidSource`."""
     from policyc.frontend import load
 
-    with _Timed("check", observer):
+    with _Timed("check", observer), paused():
         result = load(paths, root)
     if result.policy is None:
         raise InvalidSource(list(result.diagnostics), result.sources, result.root)
@@ -133,6 +134,11 @@ def _ir(policy: PolicySet, stage: Stage, observer: Observer | None) -> str:
 
 
 def _generated(checked: Checked, stage: Stage, observer: Observer | None) -> bytes:
+    with paused():
+        return _object(checked, stage, observer)
+
+
+def _object(checked: Checked, stage: Stage, observer: Observer | None) -> bytes:
     from policyc.ir.pipeline import build
 
     tables = build(checked.policy, observer=observer)
