@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from packets_differential import Compiler, Loads, Place, Played, compile_text, play
@@ -19,19 +20,33 @@ from place import private_place
 from scenario import Case, draw, ground, read, write
 from shrink import shrink, size
 
+from policyc.diagnostics import OperationError
+
 CASES, PACKETS = 4, 1000  # a policy
 NO_OPS = 12  # one policy in so many stands behind no-op rules
 SHRINKING_S = 120
 
 
+REFUSED = "refused: "  # begins the difference of a policy that does not compile or load
+
+
+def _refusal(refused: OperationError) -> Played:
+    return Played([REFUSED + str(refused)], 0, Counter())
+
+
 def played(case: Case, place: Place, compiler: Compiler = compile_text, batch: int = 64) -> Played:
     """A case with loads of its own."""
-    with Loads(case.policies, case.structure, compiler) as loads:
-        return play(case, place, loads, batch)
+    try:
+        with Loads(case.policies, case.structure, compiler) as loads:
+            return play(case, place, loads, batch)
+    except OperationError as refused:
+        return _refusal(refused)
 
 
-def smallest(case: Case, place: Place, compiler: Compiler = compile_text, seconds: float = SHRINKING_S) -> Case:
-    """The case, shrunk. Loads are made anew only where the policies change."""
+def smallest(
+    case: Case, place: Place, compiler: Compiler = compile_text, seconds: float = SHRINKING_S, refused: bool = False
+) -> Case:
+    """The case, shrunk; `refused`: its policy is. Loads are made anew only where the policies change."""
     loads: dict[tuple[str, ...], Loads] = {}
 
     def differs(smaller: Case) -> bool:
@@ -39,8 +54,11 @@ def smallest(case: Case, place: Place, compiler: Compiler = compile_text, second
             for old in loads.values():
                 old.close()
             loads.clear()
-            loads[smaller.policies] = Loads(smaller.policies, smaller.structure, compiler)
-        return bool(play(smaller, place, loads[smaller.policies]).differences)
+            try:
+                loads[smaller.policies] = Loads(smaller.policies, smaller.structure, compiler)
+            except OperationError:
+                return refused
+        return not refused and bool(play(smaller, place, loads[smaller.policies]).differences)
 
     try:
         return shrink(case, differs, seconds)
@@ -49,9 +67,9 @@ def smallest(case: Case, place: Place, compiler: Compiler = compile_text, second
             left.close()
 
 
-def report(case: Case, place: Place, path: Path) -> None:
+def report(case: Case, place: Place, path: Path, refused: bool) -> None:
     """Shrinks a case that differs and writes it down."""
-    less = smallest(case, place)
+    less = smallest(case, place, refused=refused)
     again = played(less, place, batch=1).differences or played(less, place).differences
     path.write_text(write(less, again))
     packets, rules, endpoints = size(less)
@@ -68,19 +86,22 @@ def fuzz(place: Place, seed: int, seconds: float, folder: Path) -> int:
     answers = Counter[tuple[str, str]]()
     while time.monotonic() < until:
         on = ground(seed + number, no_ops=number % NO_OPS == NO_OPS - 1)
-        with Loads(on.policies, on.structure) as loads:
-            bad = []
-            for part in range(CASES):
-                case = draw(on, seed + number, part, PACKETS)
-                done = play(case, place, loads)
-                packets += done.packets
-                answers += done.answers
-                if done.differences:
-                    bad.append((part, case, done.differences[0]))
+        bad = []
+        cases = [draw(on, seed + number, part, PACKETS) for part in range(CASES)]
+        try:
+            with Loads(on.policies, on.structure) as loads:
+                for part, case in enumerate(cases):
+                    done = play(case, place, loads)
+                    packets += done.packets
+                    answers += done.answers
+                    bad += [(part, case, d) for d in done.differences[:1]]
+        except OperationError as refused:
+            bad = [(0, replace(cases[0], steps=()), REFUSED + str(refused))]
         for part, case, difference in bad:
             found += 1
             print(f"seed {seed + number} part {part} differs: {difference}", flush=True)
-            report(case, place, folder / f"fuzz-{seed + number}-{part}.json")
+            path = folder / f"fuzz-{seed + number}-{part}.json"
+            report(case, place, path, difference.startswith(REFUSED))
         number += 1
     print(f"{number} policies, {packets} packets, {found} cases differ")
     for (verdict, reason), count in answers.most_common():

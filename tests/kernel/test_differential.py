@@ -16,8 +16,8 @@ from policyc.kernel_engine import KernelEngine
 pytestmark = pytest.mark.bpf
 
 FLOW_SEEDS, FLOWS = range(8), 800
-# 80 policies with 3 cases of 850 packets each: 204,000 packets.
-SEEDS, CASES, PACKETS = range(1000, 1080), 3, 850
+# 60 policies with 4 cases of 850 packets each: 204,000 packets.
+SEEDS, CASES, PACKETS = range(1000, 1060), 4, 850
 BEHIND_NO_OPS = 20  # each seed that this divides
 
 
