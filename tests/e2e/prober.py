@@ -34,24 +34,24 @@ class Forbidden:
                         channel.sendto(b"?", (peer, port))
                     except OSError:  # a cgroup program refuses with EPERM
                         pass
-                self.answers += drained(channel)
+                self.answers += self._answered(channel)
             time.sleep(PERIOD)
+
+    def _answered(self, channel: socket.socket) -> int:
+        """What came from the forbidden ports; others may answer what somebody sends with this source port."""
+        count = 0
+        while True:
+            try:
+                _, sender = channel.recvfrom(2048)
+            except OSError:
+                return count
+            count += sender[1] in self.ports
 
 
 def udp(peer: str) -> socket.socket:
     channel = socket.socket(socket.AF_INET6 if ":" in peer else socket.AF_INET, socket.SOCK_DGRAM)
     channel.setblocking(False)
     return channel
-
-
-def drained(channel: socket.socket) -> int:
-    count = 0
-    while True:
-        try:
-            channel.recv(2048)
-        except OSError:
-            return count
-        count += 1
 
 
 def tried(peers: list[str], wanted: dict[str, Any]) -> dict[str, list[bool]]:
