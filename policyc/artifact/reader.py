@@ -20,6 +20,7 @@ from policyc.artifact.elf import ElfError, Section, contents, sections
 from policyc.artifact.manifest import MANIFEST_SECTION, Manifest
 from policyc.artifact.seal import is_sealed, only
 from policyc.artifact.shape import Node, ShapeError
+from policyc.collector import paused
 from policyc.diagnostics import OperationError
 from policyc.model import PolicySet
 
@@ -87,10 +88,11 @@ def _check(name: str, data: bytes) -> Artifact:
                 btf.check(contents(data, section))
         if len(text) > MANIFEST_LIMIT:
             _refuse(name, f"its manifest is larger than {MANIFEST_LIMIT >> 20} MiB")
-        document = _parse(text)
-        _check_version(name, document)
-        _check_mandatory(name, document, found)
-        return Artifact(name, data, manifests.from_json(document))
+        with paused():
+            document = _parse(text)
+            _check_version(name, document)
+            _check_mandatory(name, document, found)
+            return Artifact(name, data, manifests.from_json(document))
     except (ElfError, ShapeError) as error:
         _refuse(name, _plain(str(error)) if isinstance(error, ElfError) else f"its manifest: {_plain(str(error))}")
 
