@@ -69,11 +69,15 @@ def native() -> str:
 
 
 def cache() -> Path:
-    """`POLICYC_KERNELS`, else a folder in the user's cache."""
+    """`POLICYC_KERNELS`, else a folder in the user's cache. Raises `Unavailable`."""
     named = os.environ.get("POLICYC_KERNELS")
     if named:
         return Path(named).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "policyc" / "kernels"
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise Unavailable("there is no home folder to keep kernels in; POLICYC_KERNELS can name another") from None
+    return Path(caches).absolute() / "policyc" / "kernels"
 
 
 def kernel(architecture: str, series: str | None = None) -> Kernel:

@@ -152,8 +152,8 @@ def replay_in(folder: Path, architecture: str, series: str | None) -> Outcome:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--grounds", type=int, default=10, help="how many policies (default 10)")
-    parser.add_argument("--packets", type=int, default=500, help="packets a policy, at least (default 500)")
+    parser.add_argument("--grounds", type=int, default=6, help="how many policies (default 6)")
+    parser.add_argument("--packets", type=int, default=900, help="packets a policy, at least (default 900)")
     parser.add_argument("--series", action="append", help="only these kernels, of this machine's architecture")
     parser.add_argument(
         "--instead", action="store_true", help="one emulated kernel, and only where bpf() is not permitted"
