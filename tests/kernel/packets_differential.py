@@ -69,7 +69,7 @@ def compile_text(text: str, structure: str) -> Artifact:
     return compiled(checked(text), structure)
 
 
-class _Load(KernelLoad):
+class Load(KernelLoad):
     """Endpoints are numbered by random_world.NAMES, whoever is there."""
 
     def __init__(self, artifact: Artifact, replaces: KernelLoad | None) -> None:
@@ -110,10 +110,10 @@ class Loads:
     """The loads of a ground's policies, for one case after another."""
 
     def __init__(self, policies: Sequence[str], structure: str, compiler: Compiler = compile_text) -> None:
-        self.loads: list[_Load] = []
+        self.loads: list[Load] = []
         try:
             for text in policies:
-                self.loads.append(_Load(compiler(text, structure), self.loads[0] if self.loads else None))
+                self.loads.append(Load(compiler(text, structure), self.loads[0] if self.loads else None))
         except BaseException:
             self.close()
             raise
@@ -184,7 +184,7 @@ class _Player:
         self._begin_counting()
 
     @property
-    def kernel(self) -> _Load:
+    def kernel(self) -> Load:
         return self.loads[self.policy]
 
     def run(self) -> None:

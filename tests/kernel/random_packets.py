@@ -97,6 +97,7 @@ class Traffic:
     restless: float = 0.1  # how often a new conversation takes the place of an old one
     conversations: list[Conversation] = field(default_factory=list)
     past: list[Packet] = field(default_factory=list)
+    held: list[Packet] = field(default_factory=list)  # fragments that come late
 
     def __post_init__(self) -> None:
         for _ in range(12):
@@ -160,8 +161,14 @@ class Traffic:
         r, now = self.random, self.who
         points: list[tuple[Hook, str]] = []
         cgroup = now.inner or now.outer
+        if now.owner(packet_source := _address(packet.family, packet.source)) is None and _configures(packet_source):
+            return [
+                r.choice(
+                    ((Hook.TC_INGRESS, "workload"), (Hook.XDP_INGRESS, "workload"), (Hook.CGROUP_EGRESS, "uplink"))
+                )
+            ]
         for number, leaves in ((packet.source, True), (packet.destination, False)):
-            owner = now.owner(("4", number) if packet.family == "4" else ("6", number))
+            owner = now.owner(_address(packet.family, number))
             if owner is None or r.random() < 0.1:
                 continue
             if owner == now.workload:
@@ -180,8 +187,12 @@ class Traffic:
     def _packets(self) -> list[Packet]:
         r = self.random
         kind = r.random()
+        if self.held and r.random() < 0.05:
+            return [self.held.pop(r.randrange(len(self.held)))]
         if kind < 0.1 and self.past:
             made = [self._error()]
+        elif kind > 0.97:
+            made = [r.choice((self._neighbour, self._configuration))()]
         else:
             one = r.choice((r.choice(self.conversations), self.conversations[-1]))
             forth = r.random() < 0.6
@@ -192,10 +203,32 @@ class Traffic:
             else:
                 pieces = [self._whole(one.family, src, dst, one.protocol, payload)]
             made = [Packet(one.family, src, dst, data) for data in pieces]
+            if len(made) > 1 and r.random() < 0.4:
+                self.held.append(made.pop())
         self.past = [*self.past[-9:], *made]
         if r.random() < 0.08:
             made = [Packet(p.family, p.source, p.destination, self._broken(p.data)) for p in made]
         return made
+
+    def _neighbour(self) -> Packet:
+        """ICMPv6 of neighbour discovery and MLD, and what is nearly that."""
+        r = self.random
+        ends = [r.choice(self.edges.addresses["6"]) for _ in "sd"]
+        mine = [n for e in self.who.endpoints for f, n in e.addresses if f == "6"]
+        if mine:
+            ends[r.randrange(2)] = r.choice(mine)
+        body = struct.pack("!BBHI", r.choice((*range(129, 139), 142, 143, 144)), 0, 0, 0) + bytes(16)
+        return Packet("6", *ends, ip("6", *ends, ICMPV6, body, hops=r.choice((255, 255, 254, 1, 1, 2, 64))))
+
+    def _configuration(self) -> Packet:
+        """DHCP and DHCPv6 from addresses that are nobody's, and what is nearly that, sent by the workload or a cgroup."""
+        r, family = self.random, self.random.choice("46")
+        sources = (
+            (0, 0, 1) if family == "4" else (0, 0xFE80 << 112 | 5, 0xFEBF << 112 | 5, 0xFEC0 << 112, 0xFE7F << 112)
+        )
+        source, target = r.choice(sources), r.choice(self.edges.addresses[family])
+        payload = struct.pack("!HHHH", 68, r.choice((66, 67, 67, 68, 546, 547, 547)), 12, 0) + b"data"
+        return Packet(family, source, target, ip(family, source, target, r.choice((UDP, UDP, UDP, TCP)), payload * 2))
 
     def _l4(self, one: Conversation, forth: bool) -> bytes:
         r = self.random
@@ -291,6 +324,14 @@ class Traffic:
         at = r.choice((0, 2, 3, 4, 5, 6, 7, 9, r.randrange(min(len(data), 64))))
         value = data[at] ^ 1 << r.randrange(8) if r.random() < 0.5 else r.randrange(256)
         return data[:at] + bytes((value,)) + data[at + 1 :]
+
+
+def _address(family: str, number: int) -> Address:
+    return ("4", number) if family == "4" else ("6", number)
+
+
+def _configures(source: Address) -> bool:
+    return source[1] == 0 or (source[0] == "6" and source[1] >> 118 in (0xFE80 >> 6, 0xFEC0 >> 6))
 
 
 def usable(one: Sent) -> bool:
