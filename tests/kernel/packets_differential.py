@@ -46,6 +46,7 @@ PASS = {
 ROOM = {"ct4": 4096, "ct6": 4096, "frags": 4096, "denials": 4096, "ipcache4": 256, "ipcache6": 256, "events": 1 << 18}
 BATCH = 64
 MARGIN_NS = 15_000_000
+LAST_REASON = max(Reason)
 NOBODY = ("not-ready", "unregistered")  # told before the packet is looked at
 
 
@@ -407,7 +408,7 @@ class _Player:
                 found[ref, name] = number
         for index, value in enumerate(reasons.read_array()):
             verdict = "allow" if index >> 5 & 1 else "deny"
-            if index & 31 <= max(Reason):
+            if index & 31 <= LAST_REASON:
                 reason = f"{Direction(index >> 6).word} {verdict} {Reason(index & 31).word}"
                 packets, size = reasons.sum_cpus(value)
                 found[reason, "packets"], found[reason, "bytes"] = packets, size

@@ -183,9 +183,21 @@ def _always(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
 
+def _of_both_ends(known: connections.Tuple) -> connections.Tuple:
+    """The same for both ends of a connection on this host."""
+    ends = sorted(((known.local, known.local_port), (known.remote, known.remote_port)))
+    (local, local_port), (remote, remote_port) = ends
+    return connections.Tuple(("", False), local, remote, local_port, remote_port, known.protocol)
+
+
+_TUPLE = machine._tuple
+
 MACHINES: dict[str, Callable[[], Any]] = {
     "lets connections live for ever": wrong(connections.Connection, "is_live", _always(True)),
     "forgets connections at once": wrong(connections.Connection, "is_live", _always(False)),
+    "lets one end of a connection answer for the other": wrong(
+        machine, "_tuple", lambda *of: _of_both_ends(_TUPLE(*of))
+    ),
     "takes a SYN on a known tuple for its connection": wrong(packet.Packet, "opens", False),
     "never judges connections again": wrong(machine.Machine, "_judge_again", _always(None)),
     "does not see FIN and RST": wrong(connections.Connection, "_idle_limit", _always(connections.IDLE_TCP)),
