@@ -376,3 +376,26 @@ def test_a_load_that_only_reports_passes_and_tells() -> None:
         assert (judgement.verdict, judgement.reason) == ("allow", "no-policy")
         assert judgement.prospective is not None
         assert judgement.prospective.reason == reason
+
+
+def test_a_load_that_only_reports_has_all_that_is_audited_in_force() -> None:
+    rules = rule("deny", ANY, tcp(80), audit=True, name="soon"), rule("allow", ANY, tcp(), name="now")
+    m = machine(policy(*rules, on=peer(app="web")), audit=True)
+    judgement = m.packet(Hook.TC_EGRESS, seg(OUTSIDE, 1, WEB, 80), ifindex=VETH)
+    assert judgement.prospective is not None
+    assert (judgement.verdict, judgement.prospective.verdict, judgement.prospective.reason) == ("allow", "deny", "rule")
+
+
+# --- what events depend on --------------------------------------------------------------------------------------------
+
+
+def test_what_a_packet_was_judged_by_is_noted() -> None:
+    m = machine(WEB_SERVER)
+    noted = []
+    for frame in (seg(OUTSIDE, 1, WEB, 80), seg(OUTSIDE, 1, WEB, 80, ACKED), seg(OUTSIDE, 1, WEB, 81), BROKEN):
+        arrives(m, frame)
+        noted.append((m.noted.subject, m.noted.judged, m.noted.opened))
+    web = ("web", False)
+    assert noted == [(web, True, True), (web, False, False), (web, True, False), (web, True, False)]
+    m.packet(Hook.TC_EGRESS, seg(OUTSIDE, 1, WEB, 80), ifindex=ELSEWHERE)
+    assert (m.noted.subject, m.noted.packet) == (None, None)

@@ -61,3 +61,11 @@ def test_test_run_of_each_program_type(program_type: int, run: object) -> None:
 def test_test_run_of_a_short_frame_is_refused() -> None:
     with pytest.raises(OperationError, match="cannot be test-run"):
         testrun.run_xdp(returning(6, 2), bytes(13))
+
+
+def test_many_frames_are_run_one_after_another_and_refused_ones_told() -> None:
+    whole = bytes(12) + b"\x08\x00" + b"\x45" + bytes(49)
+    skb, xdp = testrun.skb_context(1), testrun.xdp_context(1, len(whole))
+    first, second = returning(3, 7), returning(6, 2)
+    packets = [(first, whole, skb), (first, whole[:20], skb), (second, bytes(13), xdp), (second, whole, xdp)]
+    assert testrun.codes(packets * 2) == [7, None, None, 2] * 2
