@@ -185,7 +185,9 @@ class Operator:
 
     def events(self) -> list[dict[str, Any]]:
         """What the kernel has reported since this was asked last."""
-        lines = self.policyc("monitor", "empire", "--format", "json", "--timeout", f"{0.1 * PATIENCE + 0.2:.1f}").splitlines()
+        lines = self.policyc(
+            "monitor", "empire", "--format", "json", "--timeout", f"{0.1 * PATIENCE + 0.2:.1f}"
+        ).splitlines()
         return [json.loads(line) for line in lines]
 
 
@@ -215,11 +217,16 @@ def disguised(folder: Path) -> Path:
 # --- with the kernel --------------------------------------------------------------------------------------------------
 
 
+def not_installed() -> str | None:
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
 def why_not(operator: Operator) -> str | None:
     """Why the kernel cannot enforce here, or None."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
+    missing = not_installed()
+    if missing is not None:
+        return missing
     answer = json.loads(operator.policyc("doctor", "--format", "json", codes=(0, 3)))
     lacking = [f for f in answer["findings"] if f["needed"] and f["answer"] == "not there"]
     if not lacking:
@@ -350,6 +357,8 @@ def with_the_kernel(operator: Operator, network: Network, built: Path) -> list[s
 
 def in_emulated_machine(built: Path, why: str) -> int:
     """The rest of the demo in there; returns its exit code. Raises `archive.Unavailable`."""
+    if why.startswith("libbpf: ") or not_installed() is not None:
+        raise archive.Unavailable("it would have this machine's files, and lack the same")
     architecture = archive.native()
     guest.emulator(architecture)
     kernel = archive.kernel(architecture)

@@ -26,6 +26,8 @@ from place import private_place
 from policyc.artifact import reader
 from policyc.runtime.programs import is_jited
 
+BATCH = 16  # packets; few, because a batch must end within a unit of idle time, and emulated machines are slow
+
 
 def _object(folder: Path, text: str, structure: str) -> Path:
     return folder / f"{hashlib.sha256(f'{structure} {text}'.encode()).hexdigest()[:16]}.o"
@@ -58,7 +60,7 @@ def replay(folder: Path) -> dict[str, object]:
                     hook.name for load in on.loads for hook, fd in load.programs.items() if not is_jited(fd)
                 }
                 for path in paths:
-                    played = play(scenario.read(path.read_text()), here, on)
+                    played = play(scenario.read(path.read_text()), here, on, BATCH)
                     differences += [f"{path.name}: {one}" for one in played.differences]
                     packets += played.packets
                     answers += played.answers
