@@ -133,15 +133,16 @@ class Attacher:
                 " and can let packets pass by them",
                 f"detach it (`bpftool net show dev {point.device}` names it)",
             )
-        kind = netlink.ingress_qdisc(point.ifindex)
-        if kind is None:
-            self._make_qdisc(point)
-        elif kind != "clsact":
-            raise OperationError(
-                f"device {point.device} has an {kind} qdisc, which has no place for programs on leaving packets",
-                f"`tc qdisc replace dev {point.device} clsact`, or remove it",
-            )
-        _tc_attach(point, hook, program, None)
+        with bpffs.alone():  # else the last filter of another load could go, and the qdisc with it
+            kind = netlink.ingress_qdisc(point.ifindex)
+            if kind is None:
+                self._make_qdisc(point)
+            elif kind != "clsact":
+                raise OperationError(
+                    f"device {point.device} has an {kind} qdisc, which has no place for programs on leaving packets",
+                    f"`tc qdisc replace dev {point.device} clsact`, or remove it",
+                )
+            _tc_attach(point, hook, program, None)
         return True
 
     def _detach_tc(self, ifindex: int, hook: Hook, numbers: set[int]) -> None:
@@ -164,11 +165,12 @@ class Attacher:
         """Removes the qdisc if policyc made it and nobody uses it."""
         if ifindex not in self.qdiscs:
             return
-        if any(netlink.filters(ifindex, parent) for _, parent in TC_SIDES.values()):
-            return
-        self.qdiscs.remove(ifindex)
-        if netlink.ingress_qdisc(ifindex) == "clsact":
-            lib().bpf_tc_hook_destroy(opts("bpf_tc_hook", ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS))
+        with bpffs.alone():
+            if any(netlink.filters(ifindex, parent) for _, parent in TC_SIDES.values()):
+                return
+            self.qdiscs.remove(ifindex)
+            if netlink.ingress_qdisc(ifindex) == "clsact":
+                lib().bpf_tc_hook_destroy(opts("bpf_tc_hook", ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS))
 
     def _xdp_pin(self, ifindex: int) -> Path:
         return self._folder / f"xdp-{ifindex}"

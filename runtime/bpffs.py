@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from policyc.diagnostics import OperationError
@@ -17,6 +21,7 @@ from policyc.runtime.libbpf import CAPABILITIES, PERMISSION_OR_FEATURE, check, e
 DEFAULT_ROOT = "/sys/fs/bpf/policyc"
 MOUNT_POINT = "/sys/fs/bpf"
 BPFFS_MAGIC = 0xCAFE4A11
+PATIENCE = 10.0  # seconds
 
 
 def root() -> Path:
@@ -111,6 +116,44 @@ def remove_folder(path: Path) -> None:
         return
     except OSError as failure:
         raise error(failure.errno or errno.EIO, f"remove the folder {path}") from None
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Holds what all loads share, the qdiscs of devices, against other commands. Users who may not look into the bpf file system
+    cannot hold it. Raises `OperationError` where another command holds it for long."""
+    deadline = time.monotonic() + PATIENCE
+    fd = -1
+    try:
+        while fd < 0:
+            try:
+                fd = os.open(root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                break  # nothing is loaded: pins of all loads lie there
+            except OSError as failure:
+                raise error(failure.errno or errno.EIO, f"open {root()}") from None
+            if not _locked(fd):
+                os.close(fd)
+                fd = -1
+                if time.monotonic() > deadline:
+                    raise OperationError(
+                        "another policyc command changes the qdiscs of devices",
+                        "wait for it to end, then repeat this one",
+                    )
+                time.sleep(0.005)
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    """Locks the open root; the lock of one that was removed meanwhile is worth nothing."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(fd).st_ino == root().stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _existing(path: Path) -> Path:

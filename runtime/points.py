@@ -126,7 +126,8 @@ class Plan:
             holder = f"endpoint {other.endpoint!r}" if other.endpoint else f"{other.kind.name.lower()}:{other.device}"
             raise OperationError(f"device {point.device} is already held by {holder}", "bind each device once")
         self.devices[point.ifindex] = point
-        self._owners = None
+        if self._owners is not None and point.endpoint is not None:
+            self._owners.setdefault(point.endpoint, Owned()).devices.append(point)
 
     def add_cgroup(self, point: CgroupPoint) -> None:
         """Raises `OperationError` where the cgroup is taken."""
@@ -136,7 +137,8 @@ class Plan:
                 f"cgroup {point.path} is already held by endpoint {other.endpoint!r}", "bind each cgroup once"
             )
         self.cgroups[point.id] = point
-        self._owners = None
+        if self._owners is not None:
+            self._owners.setdefault(point.endpoint, Owned()).cgroups.append(point)
 
     def add_endpoint(self, name: str, interface: str | None, cgroup: str | None, devices: DeviceTable) -> None:
         """The points an endpoint's own `interface` and `cgroup` make."""
@@ -152,16 +154,15 @@ class Plan:
         """Takes away the points that the endpoint itself made."""
         self.devices = {i: p for i, p in self.devices.items() if p.endpoint != name or p.by_spec}
         self.cgroups = {i: p for i, p in self.cgroups.items() if p.endpoint != name or p.by_spec}
+        self._owners = None
         self.settle_kinds(name)
 
     def settle_kinds(self, name: str) -> None:
         """An endpoint with an interface is judged there; its cgroups then serve its streams only."""
-        self._owners = None
         owned = self.owned(name)
         kind = CgroupKind.STREAMS_ONLY if owned.devices else CgroupKind.JUDGE
-        for point in owned.cgroups:
-            self.cgroups[point.id] = replace(point, kind=kind)
-        self._owners = None
+        for at, point in enumerate(owned.cgroups):
+            self.cgroups[point.id] = owned.cgroups[at] = replace(point, kind=kind)
 
     def add_spec(self, spec: Spec, known: Iterable[str], devices: DeviceTable) -> None:
         """Raises `OperationError` for a target or an endpoint that is not there."""

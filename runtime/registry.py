@@ -157,6 +157,7 @@ class Registry:
         wanted = {e.name: e for e in endpoints}
         takers = {a: e.name for e in endpoints for a in e.addresses}
         self._check_sizes(wanted, takers)
+        self._check_all(endpoints, takers)
         report = Applied()
         known = set(self.endpoints)
         self._check_points(wanted)
@@ -226,11 +227,7 @@ class Registry:
                     f"address {addresses.text(address)} is held by endpoint {holder!r}",
                     f"an address belongs to one endpoint: `policyc endpoint remove {self.store.name} {holder}` first",
                 )
-        by_spec = any(p.by_spec for p in self.plan.owned(endpoint.name).cgroups)
-        if not endpoint.addresses and endpoint.cgroup is None and not by_spec:
-            raise OperationError(
-                f"endpoint {endpoint.name!r} has neither an address nor a cgroup", "give --address or --cgroup"
-            )
+        _check_reachable(endpoint, any(p.by_spec for p in self.plan.owned(endpoint.name).cgroups))
 
     def _plan_with(self, endpoint: Endpoint, old: Registered | None) -> Plan:
         """The attach points with `endpoint` in place; the present plan itself where nothing of it changes."""
@@ -255,6 +252,34 @@ class Registry:
         if len(wanted) + FIRST_ENDPOINT > self._endpoints.max_entries:
             raise OperationError(
                 f"table endpoints has room for {self._endpoints.max_entries - FIRST_ENDPOINT} endpoints",
+                "load the policy again with this endpoints file: the tables are sized for it then",
+            )
+
+    def _check_all(self, endpoints: Sequence[Endpoint], takers: dict[Address, str]) -> None:
+        """What can be known before anything is changed: each endpoint's addresses, labels and points, and these together."""
+        kept = Plan(
+            {i: p for i, p in self.plan.devices.items() if p.by_spec},
+            {i: p for i, p in self.plan.cgroups.items() if p.by_spec},
+        )
+        spec_cgroups = {p.endpoint for p in kept.cgroups.values()}
+        devices, records = DeviceTable(), set()
+        for endpoint in endpoints:
+            for address in endpoint.addresses:
+                if takers[address] != endpoint.name:
+                    raise OperationError(
+                        f"address {addresses.text(address)} belongs to endpoints {endpoint.name!r} and {takers[address]!r}",
+                        "an address belongs to one endpoint",
+                    )
+            _check_reachable(endpoint, endpoint.name in spec_cgroups)
+            records.add(self.builder.record(endpoint.labels, endpoint.name))
+            if endpoint.interface is not None:
+                self._check_namespace()
+            if endpoint.interface is not None or endpoint.cgroup is not None:
+                kept.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, devices)
+        if len(records) + FIRST_SLOT > self._identities.max_entries:
+            raise OperationError(
+                f"table identities has room for {self._identities.max_entries - FIRST_SLOT} different sets of labels, and"
+                f" {len(records)} are wanted",
                 "load the policy again with this endpoints file: the tables are sized for it then",
             )
 
@@ -567,6 +592,13 @@ def sole_name(name: str | None) -> str:
     if not known:
         raise OperationError("nothing is loaded", "`policyc load X.o --name NAME` loads a policy")
     raise OperationError(f"several policies are loaded: {', '.join(known)}", "say which, as the first argument")
+
+
+def _check_reachable(endpoint: Endpoint, has_cgroup: bool) -> None:
+    if not endpoint.addresses and endpoint.cgroup is None and not has_cgroup:
+        raise OperationError(
+            f"endpoint {endpoint.name!r} has neither an address nor a cgroup", "give --address or --cgroup"
+        )
 
 
 def registered(endpoint: Endpoint, index: int, slot: int, plan: Plan) -> Registered:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -144,6 +145,26 @@ def test_what_leaves_with_a_replacement_is_judged_until_the_switch(
             load.load(artifact, "shop", Options(endpoints=[]))
     assert filters("vweb") == 2
     load.load(artifact, "shop", Options(endpoints=[]))
+    assert filters("vweb") == 0
+
+
+def test_no_qdisc_goes_under_another_load(loaded: Any, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command has seen that nobody uses the qdisc, another attaches, the first removes it: the second was not attached."""
+    second = Thread(target=load.load, args=(artifact, "other", Options(specs=[parse_spec("uplink:vweb")])))
+    asked = netlink.ingress_qdisc
+
+    def between(ifindex: int) -> str | None:
+        if second.ident is None and filters("vweb") == 0:
+            second.start()
+            second.join(1.5)
+        return asked(ifindex)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(netlink, "ingress_qdisc", between)
+        unload("shop")
+    second.join()
+    assert filters("vweb") == 2
+    unload("other")
     assert filters("vweb") == 0
 
 

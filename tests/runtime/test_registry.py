@@ -155,6 +155,40 @@ def test_apply_hands_addresses_over(loaded: Any) -> None:
         check(registry)
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (endpoint("late", "10.0.0.8", "10.0.0.7"), "belongs to endpoints"),
+        (endpoint("late"), "neither an address nor a cgroup"),
+        (dataclasses.replace(endpoint("late", "10.0.0.8"), interface="nowhere"), "no device 'nowhere'"),
+        (dataclasses.replace(endpoint("late", "10.0.0.8"), cgroup="/nowhere"), "no cgroup"),
+    ],
+)
+def test_apply_of_what_cannot_be_changes_nothing(loaded: Any, last: Endpoint, reason: str) -> None:
+    """What can be known is found before the first endpoint is touched."""
+    with open_registry("shop") as registry:
+        registry.put(endpoint("old", "10.0.0.5"))
+        before = dict(registry.endpoints)
+        state = registry.store.current.read_bytes()
+        with pytest.raises(OperationError, match=reason):
+            registry.apply([endpoint("new", "10.0.0.7"), last])
+        assert registry.endpoints == before
+        assert registry.store.current.read_bytes() == state
+        check(registry)
+
+
+def test_apply_of_more_sets_of_labels_than_there_is_room_for(loaded: Any) -> None:
+    with open_registry("shop") as registry:
+        room = registry._identities.max_entries - 2  # of which two are nobody's and the host's
+        many = [
+            dataclasses.replace(endpoint(f"e{n}", f"10.3.{n >> 8}.{n & 255}"), labels={"ns": str(n)})
+            for n in range(room + 1)
+        ]
+        with pytest.raises(OperationError, match="different sets of labels"):
+            registry.apply(many)
+        assert set(registry.endpoints) == {"web"}
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 4, 5])
 def test_a_kill_in_the_middle_is_finished(loaded: Any, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """After any number of map writes of an operation, whoever opens the load next completes it."""
