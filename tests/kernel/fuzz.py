@@ -12,7 +12,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packets_differential import Compiler, Loads, Place, Played, compile_text, play
@@ -20,18 +20,12 @@ from place import private_place
 from scenario import Case, draw, ground, read, write
 from shrink import shrink, size
 
-from policyc.diagnostics import OperationError
-
 CASES, PACKETS = 4, 1000  # a policy
-NO_OPS = 12  # one policy in so many stands behind no-op rules
+NO_OPS = 12  # the policy of each seed that this divides stands behind no-op rules
 SHRINKING_S = 120
 
 
 REFUSED = "refused: "  # begins the difference of a policy that does not compile or load
-
-
-def _refusal(refused: OperationError) -> Played:
-    return Played([REFUSED + str(refused)], 0, Counter())
 
 
 def played(case: Case, place: Place, compiler: Compiler = compile_text, batch: int = 64) -> Played:
@@ -39,8 +33,12 @@ def played(case: Case, place: Place, compiler: Compiler = compile_text, batch: i
     try:
         with Loads(case.policies, case.structure, compiler) as loads:
             return play(case, place, loads, batch)
-    except OperationError as refused:
-        return _refusal(refused)
+    except Exception as failure:  # whatever it is, the case shows it
+        return Played([_refusal(failure)], 0, Counter())
+
+
+def _refusal(failure: Exception) -> str:
+    return f"{REFUSED}{type(failure).__name__}: {failure}"
 
 
 def smallest(
@@ -56,7 +54,7 @@ def smallest(
             loads.clear()
             try:
                 loads[smaller.policies] = Loads(smaller.policies, smaller.structure, compiler)
-            except OperationError:
+            except Exception:
                 return refused
         return not refused and bool(play(smaller, place, loads[smaller.policies]).differences)
 
@@ -76,37 +74,48 @@ def report(case: Case, place: Place, path: Path, refused: bool) -> None:
     print(f"  {packets} packets, {rules} rules, {endpoints} endpoints: {path}")
     for line in again:
         print(f"  {line}")
-    print(less.policies[0])
+    print(less.policies[0], flush=True)
 
 
-def fuzz(place: Place, seed: int, seconds: float, folder: Path) -> int:
-    """The number of cases that differed."""
-    until = time.monotonic() + seconds
-    packets, found, number = 0, 0, 0
-    answers = Counter[tuple[str, str]]()
-    while time.monotonic() < until:
-        on = ground(seed + number, no_ops=number % NO_OPS == NO_OPS - 1)
-        bad = []
-        cases = [draw(on, seed + number, part, PACKETS) for part in range(CASES)]
+@dataclass
+class Campaign:
+    """Policies from a seed on, one a seed, with some cases each."""
+
+    place: Place
+    folder: Path  # where cases that differ are written
+    policies: int = 0
+    packets: int = 0
+    found: int = 0
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def run(self, seed: int, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._one(seed + self.policies)
+            self.policies += 1
+
+    def _one(self, seed: int) -> None:
+        on = ground(seed, no_ops=seed % NO_OPS == 0)
+        bad: list[tuple[int, Case, str]] = []
+        cases = [draw(on, seed, part, PACKETS) for part in range(CASES)]
         try:
             with Loads(on.policies, on.structure) as loads:
                 for part, case in enumerate(cases):
-                    done = play(case, place, loads)
-                    packets += done.packets
-                    answers += done.answers
-                    bad += [(part, case, d) for d in done.differences[:1]]
-        except OperationError as refused:
-            bad = [(0, replace(cases[0], steps=()), REFUSED + str(refused))]
+                    done = play(case, self.place, loads)
+                    self.packets += done.packets
+                    self.answers += done.answers
+                    bad += [(part, case, difference) for difference in done.differences[:1]]
+        except Exception as failure:
+            bad = [(0, replace(cases[0], steps=()), _refusal(failure))]
         for part, case, difference in bad:
-            found += 1
-            print(f"seed {seed + number} part {part} differs: {difference}", flush=True)
-            path = folder / f"fuzz-{seed + number}-{part}.json"
-            report(case, place, path, difference.startswith(REFUSED))
-        number += 1
-    print(f"{number} policies, {packets} packets, {found} cases differ")
-    for (verdict, reason), count in answers.most_common():
-        print(f"  {verdict:5} {reason:14} {count}")
-    return found
+            self.found += 1
+            print(f"seed {seed} part {part} differs: {difference}", flush=True)
+            report(case, self.place, self.folder / f"fuzz-{seed}-{part}.json", difference.startswith(REFUSED))
+
+    def summary(self) -> str:
+        lines = [f"{self.policies} policies, {self.packets} packets, {self.found} cases differ"]
+        lines += [f"  {verdict:5} {reason:14} {n}" for (verdict, reason), n in self.answers.most_common()]
+        return "\n".join(lines)
 
 
 def main() -> int:
@@ -118,14 +127,24 @@ def main() -> int:
     given = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("it needs root: network namespaces, cgroups and bpf()")
+    try:
+        case = None if given.case is None else read(given.case.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as wrong:
+        parser.error(f"{given.case} is no case: {wrong}")
     with private_place() as place:
-        if given.case is not None:
-            differences = played(read(given.case.read_text()), place).differences
+        if case is not None:
+            differences = played(case, place).differences
             print("\n".join(differences) or f"{given.case}: nothing differs")
             return bool(differences)
         seed = secrets.randbelow(10**9) if given.seed is None else given.seed
         print(f"SEED={seed} SECONDS={given.seconds:g}", flush=True)
-        return bool(fuzz(place, seed, given.seconds, given.folder))
+        campaign = Campaign(place, given.folder)
+        try:
+            campaign.run(seed, given.seconds)
+        except KeyboardInterrupt:
+            print("stopped")
+        print(campaign.summary())
+        return bool(campaign.found)
 
 
 if __name__ == "__main__":
