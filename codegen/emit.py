@@ -10,7 +10,7 @@ from llvmlite import ir
 import policyc
 from policyc.artifact import elf, writer
 from policyc.artifact.layout import IdentityLayout
-from policyc.codegen import backend, budget, match, programs, report, state
+from policyc.codegen import backend, budget, match, programs, recent, report, state
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
@@ -56,7 +56,8 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     judge = state.build(module, debug, maps, match_policy, span)
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
-    parts = programs.Parts(parsers, judge, report_function)
+    remember = recent.build(module, debug, maps, recent.Slot(len(tables.rules)), span)
+    parts = programs.Parts(parsers, judge, report_function, remember)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)

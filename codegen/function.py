@@ -36,6 +36,7 @@ class Helper(IntEnum):
     TAIL_CALL = 12
     SKB_LOAD_BYTES = 26
     SKB_ANCESTOR_CGROUP_ID = 83
+    JIFFIES64 = 118  # inlined by the verifier
     RINGBUF_RESERVE = 131
     RINGBUF_SUBMIT = 132
     KTIME_GET_COARSE_NS = 160

@@ -16,11 +16,11 @@ from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.records import CT_FLAGS, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
-from policyc.codegen.state import TCP_FIN, TCP_RST, TCP_SYN, checked_at, time_units
+from policyc.codegen.state import checked_at, opens_or_closes, time_units
 
 
-def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> None:
-    """Goes on where the packet was counted as one of a known connection, else leaves to `unknown`. The record is that of a TCP or
+def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> Value:
+    """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none. The record is that of a TCP or
     UDP packet (direct.py); where no entry has its tuple it says so (Flag.UNKNOWN)."""
     entry = _lookup(f, maps, flow)
     with f.if_(f.is_null(entry)):
@@ -31,7 +31,7 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> None:
         f.leave(unknown)
     with f.if_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED)):
         f.leave(unknown)
-    with f.if_(f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)):
+    with f.if_(opens_or_closes(f, flow)):
         f.leave(unknown)
     now = time_units(f)
     idle = f.sub(now, f.load(entry, I32, CT_SEEN))
@@ -45,6 +45,7 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> None:
     with f.if_(f.ne(rule, 0)):
         count_rule(f, maps, f.sub(rule, 1), length)
     count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+    return rule
 
 
 def _lookup(f: Function, maps: Maps, flow: Flow) -> Value:

@@ -12,6 +12,7 @@ class Maps:
     """`maps["ct4"]` is the global of that map."""
 
     def __init__(self, debug: DebugInfo, identity: IdentityLayout, rules: int) -> None:
+        self.rules = rules
         specs = map_specs(identity, rules)
         specs += [MapSpec(NEXT_PREFIX + h.name.lower(), "PROG_ARRAY", 4, 4, 2, "generation slots") for h in Hook]
         self._globals = {spec.name: debug.map_global(spec) for spec in specs}

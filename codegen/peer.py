@@ -6,29 +6,50 @@ from policyc.artifact.layout import HOST_ENDPOINT, PeerClassCode
 from policyc.codegen.flow import Flow
 from policyc.codegen.function import I8, I32, I64, Function, Value, Var
 from policyc.codegen.maps import Maps
+from policyc.codegen.near import Near
 from policyc.codegen.records import ENDPOINT_SLOT
 
 
 def peer_of(f: Function, maps: Maps, family: Value, address: Value) -> Value:
     """The endpoint index of the 16-byte `address`: HOST_ENDPOINT for this machine's and loopback, 0 for the world."""
     index = f.var(0, I32)
-    with f.if_else(f.eq(family, 4)) as (v4, v6):
-        with v4:
-            with f.if_(f.eq(f.load(address, I8), 127)):
-                index.set(HOST_ENDPOINT)
-            _take_index(f, maps["ipcache4"], address, index)
-        with v6:
-            loopback = f.both(f.eq(f.load(address, I64), 0), f.eq(f.load(address, I64, 8), 1 << 56))
-            with f.if_(loopback):
-                index.set(HOST_ENDPOINT)
-            _take_index(f, maps["ipcache6"], address, index)
+    with f.if_else(f.eq(family, 4)) as branches:
+        for branch, number in zip(branches, (4, 6), strict=True):
+            with branch:
+                _find_index(f, maps, number, address, index)
     return index.get()
 
 
-def _take_index(f: Function, map_: Value, key: Value, index: Var) -> None:
-    found = f.lookup(map_, key)
+def _find_index(f: Function, maps: Maps, family: int, address: Value, index: Var) -> None:
+    if family == 4:
+        loopback = f.eq(f.load(address, I8), 127)
+    else:
+        loopback = f.both(f.eq(f.load(address, I64), 0), f.eq(f.load(address, I64, 8), 1 << 56))
+    with f.if_(loopback):
+        index.set(HOST_ENDPOINT)
+    found = f.lookup(maps[f"ipcache{family}"], address)
     with f.if_(f.not_null(found)):
         index.set(f.load(found, I32))
+
+
+def near_owner(f: Function, maps: Maps, flow: Flow) -> Value:
+    """The endpoint index of the local address, like `peer_of`; asked so often that an array stands in front."""
+    owner = f.var(0, I32)
+    local = flow.address("local")
+    with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+        for branch, family in zip(branches, (4, 6), strict=True):
+            with branch:
+                if family == 4:
+                    key = [f.to(f.load(local, I32), I64)]
+                else:
+                    key = [f.load(local, I64), f.load(local, I64, 8)]
+                near = Near.at(f, maps, f"near_owners{family}", key, flow)
+                owner.set(near.get())
+                with f.if_(f.eq(owner.get(), 0)):
+                    _find_index(f, maps, family, local, owner)
+                    with f.if_(f.ne(owner.get(), 0)):
+                        near.put(owner.get())
+    return owner.get()
 
 
 def set_peer(f: Function, maps: Maps, flow: Flow, key: Value | None = None) -> None:

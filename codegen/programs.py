@@ -21,7 +21,7 @@ from policyc.artifact.layout import (
     Reason,
     State,
 )
-from policyc.codegen import direct, known, parse
+from policyc.codegen import direct, known, parse, recent, state
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import (
     SKB_IFINDEX,
@@ -34,7 +34,8 @@ from policyc.codegen.direct import (
 from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.peer import peer_of, set_peer
+from policyc.codegen.near import Near
+from policyc.codegen.peer import near_owner, peer_of, set_peer
 from policyc.codegen.records import (
     CGROUP_ENDPOINT,
     CGROUP_KIND,
@@ -137,6 +138,7 @@ class Parts:
     parsers: dict[Context, ir.Function]
     judge: ir.Function
     report: ir.Function
+    remember: ir.Function
 
 
 def build_program(
@@ -153,6 +155,7 @@ class _ProgramBuilder:
         self.maps, self.traits = maps, traits
         self.is_parsed = False  # what is emitted from here on knows the packet
         self.parser, self.judge, self.report = parts.parsers[traits.context], parts.judge, parts.report
+        self.remember = parts.remember
         self.f = _program(module, debug, PROGRAM_PREFIX + traits.hook.name.lower(), traits.hook, span)
 
     def build(self) -> None:
@@ -164,8 +167,13 @@ class _ProgramBuilder:
         self.finish = f.b.append_basic_block("finish")
         self.pass_unjudged = f.b.append_basic_block("pass_unjudged")
         self._config()
-        self._attach_point()
-        self._packet()
+        if traits.context is Context.CGROUP:
+            self._nearest_cgroup()
+            self._read()
+        else:
+            self._read()
+            self._attach_point()
+        self._connection()
         self._subject()
         f.call(self.judge, flow.pointer)
         f.leave(self.finish)
@@ -202,30 +210,44 @@ class _ProgramBuilder:
         self.config = f.lookup_index(self.maps["config"], 0)
         with f.if_(f.is_null(self.config)):
             f.ret(traits.denied)
-        state = f.load(self.config, I32, CONFIG_STATE)
-        with f.if_(f.eq(state, int(State.DORMANT))):
+        present = f.load(self.config, I32, CONFIG_STATE)
+        with f.if_(f.eq(present, int(State.DORMANT))):
             f.ret(traits.passed)
         device = XDP_INGRESS_IFINDEX if traits.context is Context.XDP else SKB_IFINDEX
         self.flow.set("ifindex", f.load(self.context, I32, device))
         self.flow.set("generation", f.load(self.config, I32, CONFIG_GENERATION))
-        with f.if_(f.ne(state, int(State.ACTIVE))):
+        with f.if_(f.ne(present, int(State.ACTIVE))):
             self.deny(Reason.NOT_READY, always=True)
 
     def _attach_point(self) -> None:
         """Sets `is_uplink`, the flow's direction and, where an endpoint is bound, its subject."""
         f = self.f
-        if self.traits.context is Context.CGROUP:
-            self._nearest_cgroup()
-            return
         self.is_uplink = f.var(1, I8)
-        point = f.lookup_index(self.maps["points"], self.flow.get("ifindex"))
-        with f.if_(f.is_null(point)):
-            self.deny(Reason.NOT_READY, always=True)
-        with f.if_(f.eq(f.load(point, I32, POINT_KIND), int(PointKind.WORKLOAD))):
+        point = self._point()
+        with f.if_(f.eq(f.and_(point, 3), int(PointKind.WORKLOAD))):
             # The host's end of a link: what arrives there is what the workload sends.
             self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
             self.is_uplink.set(0)
-            self._take_subject(f.load(point, I32, POINT_ENDPOINT))
+            self.flow.set("subject", f.shr(point, 2))
+        with f.if_(f.both(f.ne(self.is_common.get(), 0), f.eq(self.flow.get("direction"), EGRESS))):
+            parse.swap_addresses(f, self.flow)
+            parse.swap_ports(f, self.flow)
+        with f.if_(f.eq(self.is_uplink.get(), 0)):
+            self._take_subject(self.flow.get("subject"))
+
+    def _point(self) -> Value:
+        """The device's entry in `points`, as endpoint index << 2 | PointKind; denies where there is none."""
+        f = self.f
+        device = self.flow.get("ifindex")
+        near = Near.at(f, self.maps, "near_points", [f.to(device, I64)], self.flow)
+        point = f.var(near.get())
+        with f.if_(f.eq(point.get(), 0)):
+            entry = f.lookup_index(self.maps["points"], device)
+            with f.if_(f.is_null(entry)):
+                self.deny(Reason.NOT_READY, always=True)
+            point.set(f.or_(f.shl(f.load(entry, I32, POINT_ENDPOINT), 2), f.load(entry, I32, POINT_KIND)))
+            near.put(point.get())
+        return point.get()
 
     def _nearest_cgroup(self) -> None:
         f = self.f
@@ -265,22 +287,37 @@ class _ProgramBuilder:
 
     # --- what -------------------------------------------------------------------------------------------------
 
-    def _packet(self) -> None:
-        """Fills the record. Packets of known connections end here."""
+    def _read(self) -> None:
+        """Fills the record from a common packet, as if it arrived; those let through a moment ago end here."""
+        f = self.f
+        context, direction = self.traits.context, self.traits.direction
+        leaves = context is Context.CGROUP and direction == EGRESS
+        is_common = direct.read(f, context, self.context, self.flow, leaves)
+        self.is_common = f.var(f.to(is_common, I8))
+        if context is not Context.CGROUP:
+            with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
+                slot = recent.Slot(self.maps.rules)
+                recent.let_through(f, self.maps, self.flow, slot, self.traits.hook, self.config, self.traits.passed)
+
+    def _is_quiet(self) -> Value:
+        """Whether not every packet is reported."""
+        return self.f.ne(self.f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))
+
+    def _connection(self) -> None:
+        """Fills the record from an uncommon packet; common ones of known connections end here."""
         f, flow = self.f, self.flow
         asked = f.b.append_basic_block("asked")
-        away: Value | bool = f.ne(flow.get("direction"), INGRESS)
-        if self.traits.context is Context.CGROUP:
-            away = self.traits.direction == EGRESS
-        is_common = direct.read(f, self.traits.context, self.context, flow, away)
-        with f.if_else(is_common) as (common, other):
+        with f.if_else(f.ne(self.is_common.get(), 0)) as (common, other):
             with common:
-                with f.if_(f.eq(f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))):
+                with f.if_(f.not_(self._is_quiet())):
                     f.leave(asked)
-                if self.traits.context is not Context.CGROUP:
+                is_cgroup = self.traits.context is Context.CGROUP
+                if not is_cgroup:
                     with f.if_(f.ne(self.is_uplink.get(), 0)):
                         self._find_owner(asked)
-                known.let_through(f, self.maps, flow, asked)
+                rule = known.let_through(f, self.maps, flow, asked)
+                if not is_cgroup:
+                    f.call(self.remember, flow.pointer, rule)
                 f.ret(self.traits.passed)
             with other:
                 self._whole_length()
@@ -294,7 +331,7 @@ class _ProgramBuilder:
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""
         f, flow = self.f, self.flow
-        owner = self._owner("local")
+        owner = near_owner(f, self.maps, flow)
         word = f.lookup_index(self.maps["endpoints"], owner)
         with f.if_(f.is_null(word)):
             f.leave(nobody)

@@ -63,6 +63,11 @@ def time_units(f: Function) -> Value:
     return f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
 
 
+def opens_or_closes(f: Function, flow: Flow) -> Value:
+    """Whether a packet's TCP flags mean anything to a connection's state."""
+    return f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)
+
+
 def checked_at(f: Function, direction: Value) -> Value:
     """Where in a connection's entry the generation stands under which a packet of this direction was let through."""
     assert CT_CHECKED[1] == CT_CHECKED[0] + 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from policyc.artifact.layout import (
     NOT_DIFFERENT,
     POINT,
     PROGRAM_PREFIX,
+    RECENT_KEYS_VALUE,
     CgroupKind,
     EndpointFlag,
     Events,
@@ -107,6 +109,7 @@ class KernelLoad:
 
     def fill(self, bound: frozenset[str] = frozenset(), own_netns: frozenset[str] = frozenset()) -> None:
         """Endpoints, addresses and the configuration: ready, every packet traced. `bound` and `own_netns` name endpoints."""
+        self.map("recent_keys").update(NUMBER.pack(0), os.urandom(RECENT_KEYS_VALUE.size))
         self.write_endpoints(bound, own_netns)
         self.configure()
 

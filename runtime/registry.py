@@ -202,6 +202,7 @@ class Registry:
                     self._ipcache[address[0]].update(addresses.key(address), IPCACHE.pack(HOST_ENDPOINT))
             self.host = wanted
             with ExitStack() as undo:
+                undo.callback(self._bump)
                 for name in {self.holder[a] for a in (*came, *went) if a in self.holder}:
                     known = self.endpoints[name]
                     self._write_word(known.index, known.slot, endpoint_flags(known, self.plan, self._local), undo)
@@ -350,6 +351,7 @@ class Registry:
         before = old.addresses if old is not None else ()
         after = new.addresses if new is not None else ()
         with ExitStack() as undo:
+            undo.callback(self._bump)  # programs may remember what they looked up meanwhile
             for address in before:
                 if address not in after and old is not None:
                     self._forget_address(address, undo, old.index)
@@ -522,6 +524,7 @@ class Registry:
             "to": taker_name,
         }
         with self._written(operation), ExitStack() as undo:
+            undo.callback(self._bump)
             self._write_word(taking.index, taking.slot, endpoint_flags(taking, self.plan, self._local), undo)
             self._give_address(address, taking.index, undo)
             self._write_word(giving.index, giving.slot, endpoint_flags(giving, self.plan, self._local), undo)

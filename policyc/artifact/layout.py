@@ -120,6 +120,11 @@ CT6_KEY = struct.Struct("<16s16s2s2sI")
 # generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code; then by Direction the
 # generation under which a packet that travels so was last let through as one of this connection, addresses checked and all
 CT = struct.Struct("<IIIBBHII")
+# `recent`: buckets of slots of a u64, which only programs read and write (codegen/recent.py). `recent_keys`: random numbers that the
+# loader draws, the first not 0; as long as it is, `recent` is not used.
+RECENT_BUCKETS, RECENT_SLOTS, RECENT_KEYS = 1 << 14, 8, 26
+NEAR_SLOTS = 256  # of `near_points`, `near_owners4`, `near_owners6` (codegen/near.py)
+RECENT_KEYS_VALUE = struct.Struct(f"<{RECENT_KEYS}Q")
 # source, destination (IPv4: 4 bytes, then zeros), id (network), protocol (0 for IPv6), subject, Direction
 FRAG_KEY = struct.Struct("<16s16sIIII")
 FRAG = struct.Struct("<IIIBBH")  # generation, rule rank + 1, last seen, verdict, Reason, 0
@@ -246,6 +251,11 @@ def map_specs(identity: IdentityLayout, rules: int) -> list[MapSpec]:
         MapSpec("identities", "ARRAY", 4, identity.size, 4096, "what an identity slot's labels select"),
         MapSpec("ct4", "LRU_HASH", CT4_KEY.size, CT.size, 65536, "IPv4 connections"),
         MapSpec("ct6", "LRU_HASH", CT6_KEY.size, CT.size, 65536, "IPv6 connections"),
+        MapSpec("recent", "ARRAY", 4, 8 * RECENT_SLOTS, RECENT_BUCKETS, "packets of known connections of late"),
+        MapSpec("recent_keys", "ARRAY", 4, RECENT_KEYS_VALUE.size, 1, "keys of the hash by which `recent` is searched"),
+        MapSpec("near_points", "ARRAY", 4, 16, NEAR_SLOTS, "of `points`, what was asked for of late"),
+        MapSpec("near_owners4", "ARRAY", 4, 16, NEAR_SLOTS, "of `ipcache4`, this side's addresses of late"),
+        MapSpec("near_owners6", "ARRAY", 4, 24, NEAR_SLOTS, "of `ipcache6`, this side's addresses of late"),
         MapSpec("frags", "LRU_HASH", FRAG_KEY.size, FRAG.size, 4096, "verdicts of first fragments"),
         MapSpec("denials", "LRU_HASH", DENIAL_KEY.size, DENIAL.size, 8192, "rate limit of denial events"),
         MapSpec("counters", "PERCPU_ARRAY", 4, COUNTER.size, max(rules, 1), "per-rule counters, by rank"),

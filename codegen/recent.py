@@ -1,0 +1,170 @@
+"""Recently let-through packets: an array that answers for the connection table, for packets of known connections.
+
+A slot says that a packet of this tuple, arriving at this device and hook, was let through as one of a known connection under the
+present generation and in the present tick. So who its ends are, and whether their connection lives, need not be asked: an
+inlined array lookup is a fraction of a hash lookup. A tick later the connection table is asked again, which keeps its entry from
+idling out.
+
+A slot is one u64, read and written at once, so that it says the truth whatever other CPUs write meanwhile: from the top
+fingerprint ^ stamp * ODD (the stamp being generation and tick), four bits by which slots that answer for nothing any more are
+told, the direction and the rule to be counted (rank + 1). The fingerprint is two strongly universal hashes of 32 bits
+(Multilinear-HM: Lemire, Kaser, "Strongly universal string hashing is fast", 2014) under keys drawn at load; what of it does not fit
+into the slot chooses the bucket. For whoever does not know the keys, two tuples are taken for one with a probability of 2**-51 with
+100,000 rules, 2**-58 with 1,000. Without keys the array is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from policyc.artifact.layout import RECENT_BUCKETS, RECENT_KEYS, RECENT_SLOTS, Hook, Reason
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import Flow, debug_type
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.parse import swap_addresses, swap_ports
+from policyc.codegen.records import CONFIG_GENERATION
+from policyc.codegen.report import count_reason, count_rule
+from policyc.model import Direction, Span
+
+TICK_JIFFIES = 5  # a tick is 2**5 timer interrupts: 32 to 320 ms
+ODD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
+SLOT_BYTES = 8
+MARK_BITS = 4
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the parts of a slot stand, for a policy of so many rules."""
+
+    rules: int
+
+    @property
+    def direction(self) -> int:
+        return self.rules.bit_length()
+
+    @property
+    def mark(self) -> int:
+        return self.direction + 1
+
+    @property
+    def fingerprint(self) -> int:
+        return self.mark + MARK_BITS
+
+    def low(self, f: Function, rule: Value, direction: Value, mark: Value) -> Value:
+        wide = [f.to(v, I64) for v in (rule, direction, mark)]
+        return f.or_(f.or_(wide[0], f.shl(wide[1], self.direction)), f.shl(wide[2], self.mark))
+
+
+@contextmanager
+def _with_keys(f: Function, maps: Maps) -> Iterator[Value]:
+    """Emits what follows for the case that there are keys; yields where they stand."""
+    keys = f.lookup_index(maps["recent_keys"], 0)
+    with f.if_(f.not_null(keys)), f.if_(f.ne(f.load(keys, I64), 0)):
+        yield keys
+
+
+def _words(f: Function, flow: Flow, family: int, hook: Value) -> list[Value]:
+    """What a fingerprint is of, each in 32 bits, an even number: source, destination, ports, device, hook and protocol of a
+    packet whose record is as if it arrived."""
+    size = 4 if family == 4 else 16
+    ends = [f.load(flow.address(side), I32, at) for side in ("remote", "local") for at in range(0, size, 4)]
+    kind = f.or_(f.shl(f.to(hook, I32), 8), f.to(flow.get("protocol"), I32))
+    return [*ends, f.load(flow.address("local_port"), I32), flow.get("ifindex"), kind, I32(family)]
+
+
+def _fingerprint(f: Function, keys: Value, words: Sequence[Value]) -> Value:
+    wide = [f.to(w, I64) for w in words]
+    halves = []
+    for half in range(2):
+        at = 8 * half * (RECENT_KEYS // 2)
+        total = f.load(keys, I64, at)
+        for i in range(0, len(wide), 2):
+            a, b = (f.add(wide[n], f.load(keys, I64, at + 8 * (n + 1))) for n in (i, i + 1))
+            total = f.add(total, f.mul(a, b))
+        halves.append(total)
+    return f.or_(f.and_(halves[0], 0xFFFFFFFF << 32), f.shr(halves[1], 32))
+
+
+def _stamp(f: Function, generation: Value) -> Value:
+    tick = f.shr(f.helper(Helper.JIFFIES64), TICK_JIFFIES)
+    return f.or_(f.shl(f.to(generation, I64), 32), f.and_(tick, 0xFFFFFFFF))
+
+
+def _mark(f: Function, stamp: Value) -> Value:
+    return f.and_(f.xor(stamp, f.shr(stamp, 32)), (1 << MARK_BITS) - 1)
+
+
+def _bucket(f: Function, maps: Maps, fingerprint: Value) -> Value:
+    return f.lookup_index(maps["recent"], f.to(f.and_(fingerprint, RECENT_BUCKETS - 1), I32))
+
+
+def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, config: Value, passed: int) -> None:
+    """Returns `passed` for a packet that the array answers for, counted; else goes on. The record is as direct.read filled
+    it, as if the packet arrived."""
+    with _with_keys(f, maps) as keys:
+        found: list[tuple[Value, ir.Block]] = []
+        with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+            for branch, family in zip(branches, (4, 6), strict=True):
+                with branch:
+                    fingerprint = _fingerprint(f, keys, _words(f, flow, family, I8(hook)))
+                    found.append((fingerprint, f.b.block))
+        either = f.b.phi(I64)
+        for value, block in found:
+            either.add_incoming(value, block)
+        wanted = f.xor(either, f.mul(_stamp(f, f.load(config, I32, CONFIG_GENERATION)), ODD))
+        bucket = _bucket(f, maps, either)
+        with f.if_(f.not_null(bucket)):
+            for way in range(RECENT_SLOTS):
+                word = f.load(bucket, I64, way * SLOT_BYTES)
+                with f.if_(f.eq(f.shr(f.xor(word, wanted), slot.fingerprint), 0)):
+                    _count(f, maps, flow, slot, word)
+                    f.ret(passed)
+
+
+def _count(f: Function, maps: Maps, flow: Flow, slot: Slot, word: Value) -> None:
+    length = f.to(flow.get("length"), I64)
+    rule = f.to(f.and_(word, (1 << slot.direction) - 1), I32)
+    with f.if_(f.ne(rule, 0)):
+        count_rule(f, maps, f.sub(rule, 1), length)
+    direction = f.to(f.and_(f.shr(word, slot.direction), 1), I8)
+    count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+
+
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, slot: Slot, span: Span) -> ir.Function:
+    """remember(flow, rule): enters a packet that the connection table answered for; `rule` is the rank + 1 or 0. Turns the record
+    to what it was when the packet was read."""
+    f = Function(module, debug, "remember", [("flow", PTR, debug_type(debug)), ("rule", I32, debug.u32)], span)
+    with f.if_(f.is_null(f.args[0])):
+        f.ret(0)
+    flow, rule = Flow(f, f.args[0]), f.args[1]
+    direction = flow.get("direction")
+    with f.if_(f.eq(direction, int(Direction.EGRESS))):
+        swap_addresses(f, flow)
+        swap_ports(f, flow)
+    stamp = _stamp(f, flow.get("generation"))
+    mark = _mark(f, stamp)
+    low = slot.low(f, rule, direction, mark)
+    with _with_keys(f, maps) as keys, f.if_else(f.eq(flow.get("family"), 4)) as branches:
+        for branch, family in zip(branches, (4, 6), strict=True):
+            with branch:
+                fingerprint = _fingerprint(f, keys, _words(f, flow, family, flow.get("hook")))
+                bucket = _bucket(f, maps, fingerprint)
+                high = f.and_(f.xor(fingerprint, f.mul(stamp, ODD)), -1 << slot.fingerprint & (1 << 64) - 1)
+                with f.if_(f.not_null(bucket)):
+                    way = _free_way(f, bucket, slot, mark, fingerprint)
+                    f.store(bucket, f.or_(high, low), offset=f.shl(way, 3))
+    return f.close()
+
+
+def _free_way(f: Function, bucket: Value, slot: Slot, mark: Value, fingerprint: Value) -> Value:
+    """A way that answers for nothing now; where each does, any."""
+    chosen = f.var(f.and_(f.shr(fingerprint, 40), RECENT_SLOTS - 1))
+    for way in range(RECENT_SLOTS):
+        there = f.and_(f.shr(f.load(bucket, I64, way * SLOT_BYTES), slot.mark), (1 << MARK_BITS) - 1)
+        chosen.set(f.select(f.eq(there, mark), chosen.get(), I64(way)))
+    return f.and_(chosen.get(), RECENT_SLOTS - 1)
