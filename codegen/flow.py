@@ -42,17 +42,16 @@ _FIELDS: list[tuple[str, int]] = [
     ("named_prospective", 8),
     ("match", 16),  # network; the peer's address that rules are matched against
     ("icmp", 2),  # type << 8 | code
-    ("flags", 1),  # Flag bits
+    ("flags", 2),  # Flag bits
     ("tcp_flags", 1),
     ("quoted_protocol", 1),
     ("verdict", 1),  # 1 allow, 0 deny
     ("reason", 1),
-    ("log", 1),
     ("rank", 4),
     ("audit_verdict", 1),
     ("audit_reason", 1),
+    ("log", 1),
     ("connection", 1),  # a new connection was allowed
-    ("judged", 1),  # by itself, not as part of a known connection: what audit would change is told
     ("audit_rank", 4),
     ("generation", 4),  # under which the packet is judged
 ]
@@ -69,6 +68,9 @@ class Flag:
     NO_ADDRESSES = 32  # malformed before its addresses
     LATER_UNKNOWN = 64  # a later IPv6 fragment whose protocol only its first tells
     UNKNOWN = 128  # the connection table was asked already and has no entry of its tuple
+    UPLINK = 256  # at an attach point without an endpoint of its own
+    TRACED = 1024  # every packet is reported
+    JUDGED = 512  # by itself, not as part of a known connection: what audit would change is told
 
 
 OFFSET: dict[str, int] = {}
@@ -112,6 +114,9 @@ class Flow:
 
     def raise_flag(self, bits: int) -> None:
         self.set("flags", self.f.or_(self.get("flags"), bits))
+
+    def drop_flag(self, bits: int) -> None:
+        self.set("flags", self.f.and_(self.get("flags"), 0xFFFF ^ bits))
 
     def has_flag(self, bits: int) -> Value:
         return self.f.bits(self.get("flags"), bits)

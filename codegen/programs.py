@@ -216,23 +216,25 @@ class _ProgramBuilder:
         device = XDP_INGRESS_IFINDEX if traits.context is Context.XDP else SKB_IFINDEX
         self.flow.set("ifindex", f.load(self.context, I32, device))
         self.flow.set("generation", f.load(self.config, I32, CONFIG_GENERATION))
+        with f.if_(f.eq(f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))):
+            self.flow.raise_flag(Flag.TRACED)
         with f.if_(f.ne(present, int(State.ACTIVE))):
             self.deny(Reason.NOT_READY, always=True)
 
     def _attach_point(self) -> None:
-        """Sets `is_uplink`, the flow's direction and, where an endpoint is bound, its subject."""
+        """Sets the flow's direction and, where an endpoint is bound, its subject, else that it is an uplink."""
         f = self.f
-        self.is_uplink = f.var(1, I8)
+        self.flow.raise_flag(Flag.UPLINK)  # unless the point says otherwise
         point = self._point()
         with f.if_(f.eq(f.and_(point, 3), int(PointKind.WORKLOAD))):
             # The host's end of a link: what arrives there is what the workload sends.
             self.flow.set("direction", EGRESS if self.traits.direction == INGRESS else INGRESS)
-            self.is_uplink.set(0)
+            self.flow.drop_flag(Flag.UPLINK)
             self.flow.set("subject", f.shr(point, 2))
-        with f.if_(f.both(f.ne(self.is_common.get(), 0), f.eq(self.flow.get("direction"), EGRESS))):
+        with f.if_(f.both(self._is_common(), f.eq(self.flow.get("direction"), EGRESS))):
             parse.swap_addresses(f, self.flow)
             parse.swap_ports(f, self.flow)
-        with f.if_(f.eq(self.is_uplink.get(), 0)):
+        with f.if_(f.not_(self.flow.has_flag(Flag.UPLINK))):
             self._take_subject(self.flow.get("subject"))
 
     def _point(self) -> Value:
@@ -293,27 +295,29 @@ class _ProgramBuilder:
         context, direction = self.traits.context, self.traits.direction
         leaves = context is Context.CGROUP and direction == EGRESS
         is_common = direct.read(f, context, self.context, self.flow, leaves)
-        self.is_common = f.var(f.to(is_common, I8))
         if context is not Context.CGROUP:
             with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
                 slot = recent.Slot(self.maps.rules)
-                recent.let_through(f, self.maps, self.flow, slot, self.traits.hook, self.config, self.traits.passed)
+                recent.let_through(f, self.maps, self.flow, slot, self.traits.hook, self.traits.passed)
+
+    def _is_common(self) -> Value:
+        """Whether `_read` filled the record."""
+        return self.f.ne(self.flow.get("family"), 0)
 
     def _is_quiet(self) -> Value:
-        """Whether not every packet is reported."""
-        return self.f.ne(self.f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))
+        return self.f.not_(self.flow.has_flag(Flag.TRACED))
 
     def _connection(self) -> None:
         """Fills the record from an uncommon packet; common ones of known connections end here."""
         f, flow = self.f, self.flow
         asked = f.b.append_basic_block("asked")
-        with f.if_else(f.ne(self.is_common.get(), 0)) as (common, other):
+        with f.if_else(self._is_common()) as (common, other):
             with common:
                 with f.if_(f.not_(self._is_quiet())):
                     f.leave(asked)
                 is_cgroup = self.traits.context is Context.CGROUP
                 if not is_cgroup:
-                    with f.if_(f.ne(self.is_uplink.get(), 0)):
+                    with f.if_(flow.has_flag(Flag.UPLINK)):
                         self._find_owner(asked)
                 rule = known.let_through(f, self.maps, flow, asked)
                 if not is_cgroup:
@@ -355,7 +359,7 @@ class _ProgramBuilder:
             with f.if_(sends):
                 self._own_source()
             return
-        with f.if_else(f.ne(self.is_uplink.get(), 0)) as (uplink, workload):
+        with f.if_else(flow.has_flag(Flag.UPLINK)) as (uplink, workload):
             with uplink:
                 self._uplink_subject(has_addresses)
             with workload, f.if_(sends):

@@ -15,7 +15,7 @@ into the slot chooses the bucket. For whoever does not know the keys, two tuples
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import swap_addresses, swap_ports
-from policyc.codegen.records import CONFIG_GENERATION
 from policyc.codegen.report import count_reason, count_rule
 from policyc.model import Direction, Span
 
@@ -68,26 +67,32 @@ def _with_keys(f: Function, maps: Maps) -> Iterator[Value]:
         yield keys
 
 
-def _words(f: Function, flow: Flow, family: int, hook: Value) -> list[Value]:
-    """What a fingerprint is of, each in 32 bits, an even number: source, destination, ports, device, hook and protocol of a
-    packet whose record is as if it arrived."""
-    size = 4 if family == 4 else 16
-    ends = [f.load(flow.address(side), I32, at) for side in ("remote", "local") for at in range(0, size, 4)]
-    kind = f.or_(f.shl(f.to(hook, I32), 8), f.to(flow.get("protocol"), I32))
-    return [*ends, f.load(flow.address("local_port"), I32), flow.get("ifindex"), kind, I32(family)]
-
-
-def _fingerprint(f: Function, keys: Value, words: Sequence[Value]) -> Value:
-    wide = [f.to(w, I64) for w in words]
-    halves = []
-    for half in range(2):
-        at = 8 * half * (RECENT_KEYS // 2)
-        total = f.load(keys, I64, at)
-        for i in range(0, len(wide), 2):
-            a, b = (f.add(wide[n], f.load(keys, I64, at + 8 * (n + 1))) for n in (i, i + 1))
+def _fingerprint(f: Function, keys: Value, flow: Flow, family: int, hook: Value) -> Value:
+    """Of source, destination, ports, device, hook and protocol, each in 32 bits, of a packet whose record is as if it arrived."""
+    fingerprint = f.var(0, I64)
+    # In a loop, though it is short: all at once needs more registers than there are, and stack is dear.
+    with f.loop(2, 2) as (half, _):
+        own = f.at_offset(keys, f.mul(f.to(half, I64), 8 * (RECENT_KEYS // 2)))
+        total = f.load(own, I64)
+        for number, pair in enumerate(_pairs(f, flow, family, hook)):
+            a, b = (f.add(f.to(word, I64), f.load(own, I64, 8 * (1 + 2 * number + i))) for i, word in enumerate(pair))
             total = f.add(total, f.mul(a, b))
-        halves.append(total)
-    return f.or_(f.and_(halves[0], 0xFFFFFFFF << 32), f.shr(halves[1], 32))
+        fingerprint.set(f.or_(f.shl(fingerprint.get(), 32), f.shr(total, 32)))
+    return fingerprint.get()
+
+
+def _pairs(f: Function, flow: Flow, family: int, hook: Value) -> Iterator[tuple[Value, Value]]:
+    """The words of a fingerprint, two at a time: few are alive at once."""
+    for side in ("remote", "local"):
+        at = flow.address(side)
+        if family == 4:
+            yield f.load(at, I32), I32(0) if side == "remote" else flow.get("ifindex")
+        else:
+            yield from ((f.load(at, I32, n), f.load(at, I32, n + 4)) for n in (0, 8))
+    kind = f.or_(f.shl(f.to(hook, I32), 8), f.to(flow.get("protocol"), I32))
+    yield f.load(flow.address("local_port"), I32), kind
+    if family == 6:
+        yield flow.get("ifindex"), I32(1)
 
 
 def _stamp(f: Function, generation: Value) -> Value:
@@ -103,7 +108,7 @@ def _bucket(f: Function, maps: Maps, fingerprint: Value) -> Value:
     return f.lookup_index(maps["recent"], f.to(f.and_(fingerprint, RECENT_BUCKETS - 1), I32))
 
 
-def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, config: Value, passed: int) -> None:
+def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, passed: int) -> None:
     """Returns `passed` for a packet that the array answers for, counted; else goes on. The record is as direct.read filled
     it, as if the packet arrived."""
     with _with_keys(f, maps) as keys:
@@ -111,12 +116,12 @@ def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, con
         with f.if_else(f.eq(flow.get("family"), 4)) as branches:
             for branch, family in zip(branches, (4, 6), strict=True):
                 with branch:
-                    fingerprint = _fingerprint(f, keys, _words(f, flow, family, I8(hook)))
+                    fingerprint = _fingerprint(f, keys, flow, family, I8(hook))
                     found.append((fingerprint, f.b.block))
         either = f.b.phi(I64)
         for value, block in found:
             either.add_incoming(value, block)
-        wanted = f.xor(either, f.mul(_stamp(f, f.load(config, I32, CONFIG_GENERATION)), ODD))
+        wanted = f.xor(either, f.mul(_stamp(f, flow.get("generation")), ODD))
         bucket = _bucket(f, maps, either)
         with f.if_(f.not_null(bucket)):
             for way in range(RECENT_SLOTS):
@@ -152,7 +157,7 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, slot: Slot, span: Spa
     with _with_keys(f, maps) as keys, f.if_else(f.eq(flow.get("family"), 4)) as branches:
         for branch, family in zip(branches, (4, 6), strict=True):
             with branch:
-                fingerprint = _fingerprint(f, keys, _words(f, flow, family, flow.get("hook")))
+                fingerprint = _fingerprint(f, keys, flow, family, flow.get("hook"))
                 bucket = _bucket(f, maps, fingerprint)
                 high = f.and_(f.xor(fingerprint, f.mul(stamp, ODD)), -1 << slot.fingerprint & (1 << 64) - 1)
                 with f.if_(f.not_null(bucket)):

@@ -16,7 +16,7 @@ from policyc.artifact.layout import (
     Reason,
 )
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.flow import OFFSET, Flow, debug_type
+from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
@@ -99,7 +99,7 @@ def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value, suppressed: Var)
     differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
     logged = f.ne(flow.get("log"), 0)
     opened = f.ne(flow.get("connection"), 0)
-    judged = f.ne(flow.get("judged"), 0)
+    judged = flow.has_flag(Flag.JUDGED)
     with f.if_else(f.eq(wanted, int(Events.TRACE))) as (trace, other):
         with trace:
             due.set(1)

@@ -34,9 +34,7 @@ from policyc.codegen.records import (
     CT_SEEN,
     FRAG_GENERATION,
     FRAG_KEY_DESTINATION,
-    FRAG_KEY_DIRECTION,
     FRAG_KEY_ID,
-    FRAG_KEY_PROTOCOL,
     FRAG_KEY_SOURCE,
     FRAG_KEY_SUBJECT,
     FRAG_REASON,
@@ -110,7 +108,7 @@ class _Builder:
         """Denied for a subject that some policy selects."""
         f, flow = self.f, self.flow
         flow.settle(0, int(Reason.MALFORMED))
-        flow.set("judged", 1)
+        flow.raise_flag(Flag.JUDGED)
         record = f.lookup_index(self.maps["identities"], flow.get("subject_slot"))
         with f.if_(f.not_null(record)):
             selected = f.load(record, I32, IDENTITY_FLAGS)
@@ -292,7 +290,7 @@ class _Builder:
         flow.copy_address("match", "remote")
         f.call(self.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
         audit_load(f, flow, self.maps)
-        flow.set("judged", 1)
+        flow.raise_flag(Flag.JUDGED)
         makes_entry = f.both(
             f.ne(flow.get("verdict"), 0),
             f.not_(flow.has_flag(Flag.LATER_FRAGMENT)),
@@ -338,9 +336,8 @@ class _Builder:
                     f.copy(key, FRAG_KEY_DESTINATION, flow.pointer, OFFSET[destination], 16)
         f.store(key, flow.get("fragment_id"), offset=FRAG_KEY_ID)
         protocol = f.select(f.eq(flow.get("family"), 4), f.to(flow.get("protocol"), I32), I32(0))
-        f.store(key, protocol, offset=FRAG_KEY_PROTOCOL)
-        f.store(key, flow.get("subject"), offset=FRAG_KEY_SUBJECT)
-        f.store(key, f.to(flow.get("direction"), I32), offset=FRAG_KEY_DIRECTION)
+        who = f.or_(f.shl(flow.get("subject"), 9), f.shl(f.to(flow.get("direction"), I32), 8))
+        f.store(key, f.or_(who, protocol), offset=FRAG_KEY_SUBJECT)
         return key
 
     def _later_fragment(self) -> None:

@@ -125,8 +125,8 @@ CT = struct.Struct("<IIIBBHII")
 RECENT_BUCKETS, RECENT_SLOTS, RECENT_KEYS = 1 << 14, 8, 26
 NEAR_SLOTS = 256  # of `near_points`, `near_owners4`, `near_owners6` (codegen/near.py)
 RECENT_KEYS_VALUE = struct.Struct(f"<{RECENT_KEYS}Q")
-# source, destination (IPv4: 4 bytes, then zeros), id (network), protocol (0 for IPv6), subject, Direction
-FRAG_KEY = struct.Struct("<16s16sIIII")
+# source, destination (IPv4: 4 bytes, then zeros), id (network), subject<<9 | Direction<<8 | protocol (0 for IPv6)
+FRAG_KEY = struct.Struct("<16s16sII")
 FRAG = struct.Struct("<IIIBBH")  # generation, rule rank + 1, last seen, verdict, Reason, 0
 DENIAL_KEY = struct.Struct("<16s16s2s2sII")  # local, remote, local port, remote port, subject<<8 | protocol, Direction
 DENIAL = struct.Struct("<QII")  # time of the last event (ns), denied since without an event, 0
