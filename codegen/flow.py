@@ -121,6 +121,13 @@ class Flow:
     def has_flag(self, bits: int) -> Value:
         return self.f.bits(self.get("flags"), bits)
 
+    def forget_packet(self) -> None:
+        """Takes back what direct.read filled in."""
+        for name in ("local", "remote"):
+            self.f.zero(self.address(name), 16)
+        for name in ("local_port", "remote_port", "key", "length", "family", "protocol", "tcp_flags"):
+            self.set(name, 0)
+
     def copy_address(self, to: str, from_: str) -> None:
         self.f.copy(self.pointer, OFFSET[to], self.pointer, OFFSET[from_], 16)
 

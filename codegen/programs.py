@@ -48,7 +48,7 @@ from policyc.codegen.records import (
     POINT_ENDPOINT,
     POINT_KIND,
 )
-from policyc.codegen.report import audit_load
+from policyc.codegen.report import audit_load, leave_behind
 from policyc.model import Direction, Span
 
 INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
@@ -181,13 +181,18 @@ class _ProgramBuilder:
         flow.settle(1, int(Reason.NONE))
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
-        verdict = f.call(self.report, flow.pointer)
-        f.ret(f.select(f.ne(verdict, 0), I32(traits.passed), I32(traits.denied)))
+        config = f.lookup_index(self.maps["config"], 0)
+        with f.if_(f.is_null(config)):
+            f.ret(traits.denied)
+        leave_behind(f, self.maps, flow, config, self.report)
+        f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
 
     def deny(self, reason: Reason, always: bool = False) -> None:
         """Denies without asking the policy; under whole-load audit only `always` holds."""
         if not self.is_parsed:
+            # The packet is not the reason: all such denials are one flow, whatever was read of it.
+            self.flow.forget_packet()
             self._whole_length()
         self.flow.settle(0, int(reason))
         if not always:

@@ -42,7 +42,7 @@ SECOND_NS = 1_000_000_000
 
 
 def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
-    """report(flow): counts the packet and emits an event where one is due. Returns the verdict (1 allow)."""
+    """report(flow): emits an event where one is due."""
     f = Function(module, debug, "report", [("flow", PTR, debug_type(debug))], span)
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
@@ -50,16 +50,24 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     config = f.lookup_index(maps["config"], 0)
     with f.if_(f.is_null(config)):
         f.ret(0)
+    suppressed = f.var(0, I32)
+    with f.if_(_is_due(f, maps, flow, f.load(config, I32, CONFIG_EVENTS), suppressed)):
+        _emit(f, maps, flow, suppressed)
+    return f.close()
+
+
+def leave_behind(f: Function, maps: Maps, flow: Flow, config: Value, report: ir.Function) -> None:
+    """Counts the packet and calls `report` where there may be an event; a call costs more than to see that there is none."""
     rank, length = flow.get("rank"), f.to(flow.get("length"), I64)
     with f.if_(f.ne(rank, NO_RULE)):
         count_rule(f, maps, rank, length, flow.get("connection"))
-    count_reason(f, maps, flow.get("direction"), flow.get("verdict"), flow.get("reason"), length)
+    verdict = flow.get("verdict")
+    count_reason(f, maps, flow.get("direction"), verdict, flow.get("reason"), length)
     wanted = f.load(config, I32, CONFIG_EVENTS)
-    suppressed = f.var(0, I32)
-    with f.if_(_is_due(f, maps, flow, wanted, suppressed)):
-        _emit(f, maps, flow, suppressed)
-    f.ret(f.to(flow.get("verdict"), I32))
-    return f.close()
+    denied = f.both(f.eq(verdict, 0), f.cmp(">=", wanted, int(Events.DENIED)))
+    differs = f.ne(verdict, flow.get("audit_verdict"))
+    with f.if_(f.either(f.cmp(">=", wanted, int(Events.ALL)), denied, differs, f.ne(flow.get("log"), 0))):
+        f.call(report, flow.pointer)
 
 
 def audit_load(f: Function, flow: Flow, maps: Maps) -> None:
