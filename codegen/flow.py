@@ -69,6 +69,7 @@ class Flag:
     LATER_UNKNOWN = 64  # a later IPv6 fragment whose protocol only its first tells
     UNKNOWN = 128  # the connection table was asked already and has no entry of its tuple
     UPLINK = 256  # at an attach point without an endpoint of its own
+    PEER_SKIPPED = 2048  # no verdict depends on who the peer is; an event asks
     TRACED = 1024  # every packet is reported
     JUDGED = 512  # by itself, not as part of a known connection: what audit would change is told
 

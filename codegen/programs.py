@@ -14,6 +14,7 @@ from policyc.artifact.layout import (
     NEXT_PREFIX,
     PROGRAM_PREFIX,
     CgroupKind,
+    ConfigFlag,
     EndpointFlag,
     Events,
     Hook,
@@ -41,6 +42,7 @@ from policyc.codegen.records import (
     CGROUP_KIND,
     CONFIG_CGROUP_LEVELS,
     CONFIG_EVENTS,
+    CONFIG_FLAGS,
     CONFIG_GENERATION,
     CONFIG_STATE,
     ENDPOINT_FLAGS,
@@ -136,9 +138,11 @@ class Parts:
     """The functions that programs share."""
 
     parsers: dict[Context, ir.Function]
+    match_policy: ir.Function
     judge: ir.Function
     report: ir.Function
-    remember: ir.Function
+    remember: ir.Function | None  # None: without connections every packet is judged by itself
+    needs_peer: bool
 
 
 def build_program(
@@ -154,8 +158,7 @@ class _ProgramBuilder:
     ) -> None:
         self.maps, self.traits = maps, traits
         self.is_parsed = False  # what is emitted from here on knows the packet
-        self.parser, self.judge, self.report = parts.parsers[traits.context], parts.judge, parts.report
-        self.remember = parts.remember
+        self.parts = parts
         self.f = _program(module, debug, PROGRAM_PREFIX + traits.hook.name.lower(), traits.hook, span)
 
     def build(self) -> None:
@@ -175,7 +178,7 @@ class _ProgramBuilder:
             self._attach_point()
         self._connection()
         self._subject()
-        f.call(self.judge, flow.pointer)
+        self._judge()
         f.leave(self.finish)
         f.b.position_at_end(self.pass_unjudged)
         flow.settle(1, int(Reason.NONE))
@@ -184,9 +187,23 @@ class _ProgramBuilder:
         config = f.lookup_index(self.maps["config"], 0)
         with f.if_(f.is_null(config)):
             f.ret(traits.denied)
-        leave_behind(f, self.maps, flow, config, self.report)
+        leave_behind(f, self.maps, flow, config, self.parts.report)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
+
+    def _judge(self) -> None:
+        f, flow = self.f, self.flow
+        if self.parts.remember is not None:
+            f.call(self.parts.judge, flow.pointer)
+            return
+        # A call less for what needs nothing but the policy.
+        with f.if_else(flow.has_flag(Flag.MALFORMED | Flag.LATER_FRAGMENT)) as (special, plain):
+            with special:
+                f.call(self.parts.judge, flow.pointer)
+            with plain:
+                f.call(self.parts.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
+                flow.raise_flag(Flag.JUDGED)
+                audit_load(f, flow, self.maps)
 
     def deny(self, reason: Reason, always: bool = False) -> None:
         """Denies without asking the policy; under whole-load audit only `always` holds."""
@@ -300,7 +317,7 @@ class _ProgramBuilder:
         context, direction = self.traits.context, self.traits.direction
         leaves = context is Context.CGROUP and direction == EGRESS
         is_common = direct.read(f, context, self.context, self.flow, leaves)
-        if context is not Context.CGROUP:
+        if context is not Context.CGROUP and self.parts.remember is not None:
             with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
                 slot = recent.Slot(self.maps.rules)
                 recent.let_through(f, self.maps, self.flow, slot, self.traits.hook, self.traits.passed)
@@ -318,19 +335,19 @@ class _ProgramBuilder:
         asked = f.b.append_basic_block("asked")
         with f.if_else(self._is_common()) as (common, other):
             with common:
-                with f.if_(f.not_(self._is_quiet())):
-                    f.leave(asked)
-                is_cgroup = self.traits.context is Context.CGROUP
-                if not is_cgroup:
+                if self.traits.context is not Context.CGROUP:
                     with f.if_(flow.has_flag(Flag.UPLINK)):
                         self._find_owner(asked)
-                rule = known.let_through(f, self.maps, flow, asked)
-                if not is_cgroup:
-                    f.call(self.remember, flow.pointer, rule)
-                f.ret(self.traits.passed)
+                if self.parts.remember is not None:
+                    with f.if_(f.not_(self._is_quiet())):
+                        f.leave(asked)
+                    rule = known.let_through(f, self.maps, flow, asked)
+                    if self.traits.context is not Context.CGROUP:
+                        f.call(self.parts.remember, flow.pointer, rule)
+                    f.ret(self.traits.passed)
             with other:
                 self._whole_length()
-                is_ip = f.call(self.parser, self.context, flow.pointer)
+                is_ip = f.call(self.parts.parsers[self.traits.context], self.context, flow.pointer)
                 with f.if_(f.either(f.eq(is_ip, 0), flow.has_flag(Flag.EXEMPT))):
                     f.leave(self.pass_unjudged)
         f.leave(asked)
@@ -358,7 +375,7 @@ class _ProgramBuilder:
         has_addresses = f.not_(flow.has_flag(Flag.NO_ADDRESSES))
         flow.copy_address("match", "remote")
         with f.if_(has_addresses):
-            set_peer(f, self.maps, flow)
+            self._peer()
         sends = f.both(has_addresses, f.eq(flow.get("direction"), EGRESS))
         if self.traits.context is Context.CGROUP:
             with f.if_(sends):
@@ -369,6 +386,21 @@ class _ProgramBuilder:
                 self._uplink_subject(has_addresses)
             with workload, f.if_(sends):
                 self._own_source()
+
+    def _peer(self) -> None:
+        """Fills in the peer, unless nothing depends on it: no rule, and no endpoint is bound whose addresses an uplink protects."""
+        f, flow = self.f, self.flow
+        if self.parts.needs_peer:
+            set_peer(f, self.maps, flow)
+            return
+        config = f.lookup_index(self.maps["config"], 0)
+        with f.if_(f.is_null(config)):
+            f.ret(self.traits.denied)
+        with f.if_else(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.NONE_BOUND))) as (skip, ask):
+            with skip:
+                flow.raise_flag(Flag.PEER_SKIPPED)
+            with ask:
+                set_peer(f, self.maps, flow)
 
     def _owner(self, address: str) -> Value:
         return peer_of(self.f, self.maps, self.flow.get("family"), self.flow.address(address))

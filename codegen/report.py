@@ -20,6 +20,7 @@ from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
+from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
     CONFIG_EVENTS,
     CONFIG_FLAGS,
@@ -51,6 +52,8 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     with f.if_(f.is_null(config)):
         f.ret(0)
     suppressed = f.var(0, I32)
+    with f.if_(flow.has_flag(Flag.PEER_SKIPPED)):
+        set_peer(f, maps, flow, f.slot(ir.ArrayType(I8, 16)))
     with f.if_(_is_due(f, maps, flow, f.load(config, I32, CONFIG_EVENTS), suppressed)):
         _emit(f, maps, flow, suppressed)
     return f.close()

@@ -51,9 +51,11 @@ from policyc.model import Direction, Span
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
 
 
-def build(module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, span: Span) -> ir.Function:
-    """judge(flow): the packet's outcome, from its connection or from the policy, into the flow record."""
-    return _Builder(module, debug, maps, match_policy, span).build()
+def build(
+    module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, stateless: bool, span: Span
+) -> ir.Function:
+    """judge(flow): the packet's outcome, from its connection (unless `stateless`) or from the policy, into the flow record."""
+    return _Builder(module, debug, maps, match_policy, stateless, span).build()
 
 
 def time_units(f: Function) -> Value:
@@ -73,8 +75,10 @@ def checked_at(f: Function, direction: Value) -> Value:
 
 
 class _Builder:
-    def __init__(self, module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, span: Span) -> None:
-        self.maps, self.match_policy = maps, match_policy
+    def __init__(
+        self, module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, stateless: bool, span: Span
+    ) -> None:
+        self.maps, self.match_policy, self.stateless = maps, match_policy, stateless
         self.f = Function(module, debug, "judge", [("flow", PTR, debug_type(debug))], span)
 
     def build(self) -> ir.Function:
@@ -89,20 +93,30 @@ class _Builder:
         self.fresh = f.b.append_basic_block("fresh")
         with f.if_(flow.has_flag(Flag.MALFORMED)):
             self._malformed()
+        if self.stateless:
+            with f.if_(flow.has_flag(Flag.LATER_UNKNOWN)):
+                self._malformed()
+        else:
+            self._remembered()
+        f.leave(self.fresh)
+        f.b.position_at_end(self.fresh)
+        self._fresh()
+        f.leave(self.done)
+        f.b.position_at_end(self.done)
+        if not self.stateless:
+            with f.if_(flow.has_flag(Flag.FIRST_FRAGMENT)):
+                self._remember_fragment()
+        return f.close()
+
+    def _remembered(self) -> None:
+        """Packets of what is known have its outcome."""
+        f, flow = self.f, self.flow
         with f.if_(flow.has_flag(Flag.LATER_FRAGMENT)):
             self._later_fragment()
         with f.if_(flow.has_flag(Flag.QUOTES)):
             self._related()
         with f.if_(f.both(self._is_stateful(), f.not_(flow.has_flag(Flag.UNKNOWN)))):
             self._established()
-        f.leave(self.fresh)
-        f.b.position_at_end(self.fresh)
-        self._fresh()
-        f.leave(self.done)
-        f.b.position_at_end(self.done)
-        with f.if_(flow.has_flag(Flag.FIRST_FRAGMENT)):
-            self._remember_fragment()
-        return f.close()
 
     def _malformed(self) -> None:
         """Denied for a subject that some policy selects."""
@@ -296,6 +310,8 @@ class _Builder:
             f.not_(flow.has_flag(Flag.LATER_FRAGMENT)),
             f.either(f.not_(self._is_icmp(flow.get("protocol"))), self._is_echo(REQUEST)),
         )
+        if self.stateless:
+            return
         with f.if_(makes_entry):
             flow.set("connection", 1)
             self._insert()

@@ -51,13 +51,15 @@ def check_files(paths: Sequence[str], root: str | None = None, observer: Observe
     return Checked(result.policy, tuple(result.diagnostics), names, dict(result.sources), result.root)
 
 
-def compile_files(paths: Sequence[str], root: str | None = None, observer: Observer | None = None) -> bytes:
+def compile_files(
+    paths: Sequence[str], root: str | None = None, observer: Observer | None = None, stateless: bool = False
+) -> bytes:
     """The artifact of policy files. Raises `InvalidSource`, and `OperationError` where a limit is exceeded."""
-    return emit(check_files(paths, root, observer), "obj", observer)
+    return emit(check_files(paths, root, observer), "obj", observer, stateless)
 
 
-def emit(checked: Checked, stage: Stage, observer: Observer | None = None) -> bytes:
-    """What `stage` makes of checked files: text in UTF-8, and the object for `obj`."""
+def emit(checked: Checked, stage: Stage, observer: Observer | None = None, stateless: bool = False) -> bytes:
+    """What `stage` makes of checked files: text in UTF-8, and the object for `obj`. `stateless`: the program keeps no connections."""
     if stage == "syntax":
         return _text("\n".join(_syntax(checked)))
     if stage == "policy":
@@ -66,7 +68,7 @@ def emit(checked: Checked, stage: Stage, observer: Observer | None = None) -> by
         return _text(json.dumps(policy_json.encode(checked.policy), indent=2, ensure_ascii=False))
     if stage in ("ir", "tables"):
         return _text(_ir(checked.policy, stage, observer))
-    return _generated(checked, stage, observer)
+    return _generated(checked, stage, observer, stateless)
 
 
 class _Timed:
@@ -133,15 +135,15 @@ def _ir(policy: PolicySet, stage: Stage, observer: Observer | None) -> str:
     return print_module(flat[0] if stage == "ir" else tables)
 
 
-def _generated(checked: Checked, stage: Stage, observer: Observer | None) -> bytes:
+def _generated(checked: Checked, stage: Stage, observer: Observer | None, stateless: bool) -> bytes:
     with paused():
-        return _object(checked, stage, observer)
+        return _object(checked, stage, observer, stateless)
 
 
-def _object(checked: Checked, stage: Stage, observer: Observer | None) -> bytes:
+def _object(checked: Checked, stage: Stage, observer: Observer | None, stateless: bool) -> bytes:
     from policyc.ir.pipeline import build
 
-    tables = build(checked.policy, observer=observer)
+    tables = dataclasses.replace(build(checked.policy, observer=observer), stateless=stateless)
     with _Timed("codegen", observer):
         from policyc.codegen.emit import compile_object
 

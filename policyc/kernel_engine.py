@@ -26,6 +26,7 @@ from policyc.artifact.layout import (
     PROGRAM_PREFIX,
     RECENT_KEYS_VALUE,
     CgroupKind,
+    ConfigFlag,
     EndpointFlag,
     Events,
     Hook,
@@ -109,12 +110,13 @@ class KernelLoad:
 
     def fill(self, bound: frozenset[str] = frozenset(), own_netns: frozenset[str] = frozenset()) -> None:
         """Endpoints, addresses and the configuration: ready, every packet traced. `bound` and `own_netns` name endpoints."""
-        self.map("recent_keys").update(NUMBER.pack(0), os.urandom(RECENT_KEYS_VALUE.size))
+        self.forget_recent()
         self.write_endpoints(bound, own_netns)
         self.configure()
 
     def write_endpoints(self, bound: frozenset[str], own_netns: frozenset[str]) -> None:
         """The host and `self.endpoints` with their addresses, flags and identities."""
+        self._none_bound = not bound
         self.map("identities").update(NUMBER.pack(HOST_ENDPOINT), self._records.host())
         self.map("endpoints").update(NUMBER.pack(HOST_ENDPOINT), ENDPOINT.pack(HOST_ENDPOINT, 0))
         for address in self.host:
@@ -135,6 +137,8 @@ class KernelLoad:
     def configure(
         self, state: State = State.ACTIVE, events: Events = Events.TRACE, flags: int = 0, cgroup_levels: int = 0
     ) -> None:
+        if self._none_bound:
+            flags |= ConfigFlag.NONE_BOUND
         self.map("config").update(
             NUMBER.pack(0), CONFIG.pack(state, self.generation, events, flags, cgroup_levels, 0, 0, 0)
         )
@@ -155,8 +159,13 @@ class KernelLoad:
             record = self._records.record(endpoint.labels, endpoint.name)
             self.map("identities").update(NUMBER.pack(self.numbers[endpoint.name]), record)
 
+    def forget_recent(self) -> None:
+        """Has the programs ask the connection tables: whoever changed those without a new generation must."""
+        self.map("recent_keys").update(NUMBER.pack(0), os.urandom(RECENT_KEYS_VALUE.size))
+
     def forget(self) -> None:
         """Empties the tables of connections, fragments and denials."""
+        self.forget_recent()
         for name in STATE_TABLES:
             table = self.map(name)
             for key in list(table.keys()):

@@ -32,6 +32,7 @@ from policyc.artifact.layout import (
     RECENT_KEYS_VALUE,
     SWITCH,
     ConfigFlag,
+    EndpointFlag,
     Events,
     Hook,
     State,
@@ -442,10 +443,16 @@ class _Installation:
             state,
             self._generation,
             Events[self._options.events.upper()],
-            ConfigFlag.AUDIT if self._options.audit else 0,
+            self._flags(),
             self._contents.plan.cgroup_levels(),
         )
         self._fill("config", [(ZERO, CONFIG.pack(*fields, 0, 0, 0))])
+
+    def _flags(self) -> int:
+        flags = ConfigFlag.AUDIT if self._options.audit else 0
+        if not any(own & EndpointFlag.BOUND for _, _, own in self._contents.words):
+            flags |= ConfigFlag.NONE_BOUND
+        return flags
 
     # pins
 

@@ -26,6 +26,7 @@ from policyc.artifact.layout import (
     IPCACHE,
     POINT,
     POINT_KEY,
+    ConfigFlag,
     EndpointFlag,
 )
 from policyc.artifact.reader import Artifact
@@ -374,6 +375,8 @@ class Registry:
         """The endpoint's word and its points. Uplinks stop judging a bound endpoint only when it is judged at its own
         point, and begin again before that ends."""
         flags = endpoint_flags(new, plan, self._local)
+        if flags & EndpointFlag.BOUND:
+            self._some_are_bound()
         if old is None or not flags & EndpointFlag.BOUND:
             self._write_word(new.index, new.slot, flags, undo)
             self._move_points(plan, undo, new)
@@ -482,6 +485,13 @@ class Registry:
         fields = list(CONFIG.unpack(self._config_value))
         if fields[4] != levels:
             fields[4] = levels
+            self._write_config(fields)
+
+    def _some_are_bound(self) -> None:
+        """Has uplinks ask whose a packet claims to be. For good: a load without bound endpoints begins without."""
+        fields = list(CONFIG.unpack(self._config_value))
+        if fields[3] & ConfigFlag.NONE_BOUND:
+            fields[3] &= ~ConfigFlag.NONE_BOUND
             self._write_config(fields)
 
     def _bump(self) -> None:

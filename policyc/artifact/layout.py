@@ -31,6 +31,7 @@ class Events(IntEnum):
 
 class ConfigFlag(IntEnum):
     AUDIT = 1  # the whole load only reports
+    NONE_BOUND = 2  # no endpoint has the flag BOUND: an uplink need not ask whose a packet claims to be
 
 
 class PointKind(IntEnum):

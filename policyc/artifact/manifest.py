@@ -112,6 +112,7 @@ class Manifest:
     static: tuple[StaticData, ...]
     budget: tuple[ProgramBudget, ...]
     policy: Any = field(repr=False)
+    stateless: bool = False
     minimum_kernel: str = MINIMUM_KERNEL
     mandatory: tuple[str, ...] = MANDATORY
     version: tuple[int, int] = VERSION
@@ -140,6 +141,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "groups": [_group_json(g) for g in manifest.groups],
         "selected": [{"subject": _subject_json(s.subject), "enforced": s.enforced} for s in manifest.selected],
         "has_audit": manifest.has_audit,
+        "stateless": manifest.stateless,
         "identity_layout": vars(manifest.identity_layout),
         "maps": [vars(m) for m in manifest.maps],
         "hooks": [vars(h) | {"hook": h.hook.name.lower()} for h in manifest.hooks],
@@ -204,6 +206,7 @@ def from_json(document: Any) -> Manifest:
         groups=tuple(_group(n, len(selectors)) for n in doc.get("groups").items()),
         selected=tuple(_selected(n, len(selectors)) for n in doc.get("selected").items()),
         has_audit=doc.get("has_audit").flag(),
+        stateless=doc.get("stateless").flag(),
         identity_layout=_identity_layout(doc.get("identity_layout")),
         maps=tuple(_map(n) for n in doc.get("maps").items()),
         hooks=tuple(_hook(n) for n in doc.get("hooks").items()),

@@ -78,6 +78,7 @@ def describe(
         ),
         selected=tuple(ManifestSelected(_subject(s.subject), s.enforced) for s in tables.selected),
         has_audit=tables.has_audit,
+        stateless=tables.stateless,
         identity_layout=identity,
         maps=tuple(map_specs(identity, len(tables.rules))),
         hooks=tuple(hook_program(hook) for hook in Hook),

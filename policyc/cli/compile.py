@@ -26,6 +26,11 @@ from policyc.driver import STAGES, Checked, Stage, check_files, emit
     "--root", type=click.Path(readable=False), help="The folder below which files are read [default: the first file's]."
 )
 @click.option("--emit", "stage", type=click.Choice(STAGES), default="obj", help="Stop at a stage and write that.")
+@click.option(
+    "--stateless",
+    is_flag=True,
+    help="Keep no connections: every packet is judged by itself, replies like all else (docs/language.md).",
+)
 @click.option("--print-between-passes", is_flag=True, help="Print the IR after each pass to standard error.")
 @click.option("--time-passes", is_flag=True, help="Print how long each step took to standard error.")
 @click.option(
@@ -41,6 +46,7 @@ def command(
     output: Path | None,
     root: str | None,
     stage: Stage,
+    stateless: bool,
     print_between_passes: bool,
     time_passes: bool,
     artifact: str | None,
@@ -56,9 +62,9 @@ def command(
         checked = check_files(paths, root, steps.observe)
         steps.clear()
         diagnostics(checked.warnings, checked.sources, checked.root)
-        data = emit(checked, stage, steps.observe)
+        data = emit(checked, stage, steps.observe, stateless)
     if old is not None:
-        reason = _difference(old, data, checked)
+        reason = _difference(old, data, checked, stateless)
         if format_ == "json":
             document("policyc-compile-check", artifact=old.name, current=reason is None, reason=reason)
         else:
@@ -100,13 +106,15 @@ class _Steps(Progress):
             sys.stderr.write(f"{name.ljust(width)}  {seconds * 1000:10.1f} ms\n")
 
 
-def _difference(old: Artifact, data: bytes, checked: Checked) -> str | None:
+def _difference(old: Artifact, data: bytes, checked: Checked, stateless: bool) -> str | None:
     """Why an artifact is not what the sources compile to now; None where it is."""
     if old.object == data:
         return None
     manifest = old.manifest
     if manifest.source_digest != source_digest(checked.policy.files):
         return f"other sources: {', '.join(_changed(old, checked)) or 'their order'}"
+    if manifest.stateless != stateless:
+        return f"compiled {'with' if manifest.stateless else 'without'} --stateless"
     if manifest.compiler != policyc.__version__:
         return f"compiled by policyc {manifest.compiler}, this is {policyc.__version__}"
     return "compiled by another build of policyc or llvmlite"

@@ -149,7 +149,7 @@ class Tables:
     """The module. `selectors` are distinct; the empty selector stands for `endpoints` as a subject (as a peer,
     `endpoints` is in `row_endpoint`). `has_audit`: some rule or policy is audited, so prospective verdicts are computed.
     `inline_rows`: the rows, ascending, that the cost model has decided by constants in the code where a group names them,
-    instead of by a search over read-only data."""
+    instead of by a search over read-only data. `stateless`: asked for at compilation; every packet is judged by itself."""
 
     selectors: tuple[Selector, ...]
     same_keys: tuple[str, ...]
@@ -160,6 +160,7 @@ class Tables:
     selected: tuple[SelectedBy, ...]
     has_audit: bool
     inline_rows: tuple[int, ...] = ()
+    stateless: bool = False
 
     @property
     def needs_peer_class(self) -> bool:

@@ -249,6 +249,7 @@ class _Player:
             self.machine.cgroups[outer] = model.Cgroup(who.outer, False, who.own_netns)
 
     def _age(self, units: int) -> None:
+        self.kernel.forget_recent()
         for name, offset in (("ct4", CT_SEEN), ("ct6", CT_SEEN), ("frags", FRAG_SEEN)):
             table = self.kernel.map(name)
             for key in list(table.keys()):

@@ -207,6 +207,7 @@ class Scene:
 
     def age(self, ticks: int) -> None:
         """All that is remembered was last seen `ticks` earlier."""
+        self.kernel.forget_recent()
         for name, offset in (("ct4", CT_SEEN), ("ct6", CT_SEEN), ("frags", FRAG_SEEN)):
             table = self.kernel.map(name)
             for key in list(table.keys()):
