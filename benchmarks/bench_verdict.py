@@ -192,7 +192,7 @@ def main() -> None:
     chosen = options.parse_args()
     place.enter()
     place.add_link()
-    effort = Effort(7, 100_000) if chosen.quick else Effort(15, 300_000)
+    effort = Effort(7, 100_000) if chosen.quick else Effort(11, 250_000)
     parts = [machine_sized(effort), growth(effort, (10, 1000, 10_000) if chosen.quick else SIZES)]
     if not chosen.quick:
         parts.append(shapes(effort))
