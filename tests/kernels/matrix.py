@@ -26,7 +26,8 @@ from conftest import missing_permission
 
 ROOT = Path(__file__).parents[2]
 REPLAY = ROOT / "tests" / "kernels" / "replay.py"
-# What of the test suite is run in an emulated machine; all of it would take hours there.
+# What of the test suite is run in an emulated machine, the first of them also instead of the kernel's tests: each test that
+# compiles takes five to ten seconds there, and all tests would take hours.
 PROBES = ("tests/platform/test_maps.py", "tests/platform/test_programs.py")
 FIRST_SEED, TIME_LIMIT = 2000, 1200  # seconds a guest
 OTHER = {"amd64": "arm64", "arm64": "amd64"}
@@ -98,12 +99,12 @@ def replayed(outcome: Outcome) -> str:
     )
 
 
-def tested(outcome: Outcome) -> str:
+def tested(files: Sequence[str], outcome: Outcome) -> str:
     """What pytest's last line says. Raises `Wrong`."""
     code, output = outcome
     if code != 0:
         raise Wrong(output[-6000:])
-    return f"test suite, {len(PROBES)} files of it: {output.strip().splitlines()[-1].strip('= ')}"
+    return f"{', '.join(files)}: {output.strip().splitlines()[-1].strip('= ')}"
 
 
 def pytest(*files: str) -> list[str]:
@@ -161,7 +162,13 @@ def main() -> int:
     given = parser.parse_args()
     if given.instead and missing_permission() is None:
         return 0
-    native, report = archive.native(), Report()
+    try:
+        native = archive.native()
+    except archive.Unavailable as error:
+        print(f"NOT RUN: {error}")
+        return 0 if given.instead else 1
+    report = Report()
+    probes = PROBES[:1] if given.instead else PROBES
     with tempfile.TemporaryDirectory(prefix="policyc-kernels-") as made:
         folder = Path(made)
         print(f"compiling {given.grounds} policies and drawing their packets", flush=True)
@@ -179,7 +186,7 @@ def main() -> int:
             report.run(
                 f"Debian {series or 'kernel'}, emulated",
                 lambda series=series: replayed(replay_in(folder, native, series)),  # type: ignore[misc]
-                lambda series=series: tested(emulated(known(native, series), pytest(*PROBES))),  # type: ignore[misc]
+                lambda series=series: tested(probes, emulated(known(native, series), pytest(*probes))),  # type: ignore[misc]
             )
         if not given.instead and not given.series:
             other = OTHER[native]
