@@ -22,7 +22,8 @@ class Due(Enum):
 
 @dataclass(frozen=True)
 class FlowId:
-    """What tells flows apart. Of a packet that was not read whole only `ends` is known: it may share its last event with others there."""
+    """What tells flows apart. Of a packet that was not read whole only `ends` is `certain`: it may share its last event with others there;
+    equal ones share it surely."""
 
     ends: Hashable
     rest: Hashable
@@ -60,5 +61,5 @@ class EventBook:
 
     def told(self, judgement: Judgement, noted: Noted, flow: FlowId, time: int) -> None:
         """The packet left an event at `time`."""
-        if self.events is not Events.TRACE and flow.certain and not self._opens(judgement, noted):
+        if self.events is not Events.TRACE and not self._opens(judgement, noted):
             self.last[flow] = time

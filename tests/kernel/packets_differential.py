@@ -45,6 +45,7 @@ PASS = {
 }
 ROOM = {"ct4": 4096, "ct6": 4096, "frags": 4096, "denials": 4096, "ipcache4": 256, "ipcache6": 256, "events": 1 << 18}
 BATCH = 64
+ATTEMPTS = 3
 MARGIN_NS = 15_000_000
 LAST_REASON = max(Reason)
 NOBODY = ("not-ready", "unregistered")  # told before the packet is looked at
@@ -161,11 +162,13 @@ class Played:
 
 def play(case: Case, place: Place, loads: Loads, batch: int = BATCH) -> Played:
     """Ends at the first batch with a difference. `loads` are those of the case's policies."""
-    player = _Player(case, place, loads, batch)
-    try:
-        player.run()
-    except Unsure:
-        pass
+    for _ in range(ATTEMPTS):
+        player = _Player(case, place, loads, batch)
+        try:
+            player.run()
+            break
+        except Unsure:  # on a busy machine: once more, and at last what there is
+            continue
     return Played(player.differences, player.packets, player.answers)
 
 
@@ -323,12 +326,14 @@ class _Player:
 
     def _flow(self, sent: Sent) -> FlowId:
         direction, packet = self._direction(sent), self.machine.noted.packet
+        if packet is None:
+            return FlowId(direction, None)
         if not isinstance(packet, Packet | Malformed) or packet.head is None:
-            return FlowId(direction, None, certain=packet is None)
+            return FlowId(direction, sent.frame, certain=False)
         head = packet.head
         ends = direction, self.machine.noted.subject, head.source, head.destination
         if isinstance(packet, Malformed):
-            return FlowId(ends, None, certain=False)
+            return FlowId(ends, sent.frame, certain=False)
         return FlowId(ends, (head.protocol, packet.source_port, packet.destination_port))
 
     def _odd(self, event: dict[str, Any], sent: Sent, want: Answer) -> list[str]:
@@ -343,15 +348,14 @@ class _Player:
             "direction": int(self._direction(sent)),
             "ifindex": self.place.devices[sent.device],
         }
-        size = length(sent, self.machine.noted.packet, want[1])
-        if size is not None:
-            fields["length"] = size
         if want[1] not in (*NOBODY, "none"):
             subject = self.machine.noted.subject
             fields["subject"] = (
                 0 if subject is None else HOST_ENDPOINT if subject[1] else self.kernel.numbers[subject[0]]
             )
         odd += [f"{name} {event[name]}, expected {value}" for name, value in fields.items() if event[name] != value]
+        sizes = lengths(sent, self.machine.noted.packet, want[1])
+        odd += [f"length {event['length']}, expected {sizes}"] * bool(sizes and event["length"] not in sizes)
         return odd + self._odd_ends(event, sent, want)
 
     def _odd_ends(self, event: dict[str, Any], sent: Sent, want: Answer) -> list[str]:
@@ -390,13 +394,13 @@ class _Player:
         self.unsized: set[tuple[str, str]] = set()
 
     def _count(self, sent: Sent, judgement: Judgement) -> None:
-        size = length(sent, self.machine.noted.packet, judgement.reason)
+        sizes = lengths(sent, self.machine.noted.packet, judgement.reason)
         reason = f"{self._direction(sent).word} {judgement.verdict} {judgement.reason}"
         for name in (reason, _ref(judgement)):
             if name is not None:
                 self.counted[name, "packets"] += 1
-                self.counted[name, "bytes"] += size or 0
-                if size is None:
+                self.counted[name, "bytes"] += sizes[0] if sizes else 0
+                if len(sizes) != 1:
                     self.unsized.add((name, "bytes"))
         if judgement.rule is not None and self.machine.noted.opened:
             self.counted[judgement.rule.ref, "connections"] += 1
@@ -427,16 +431,21 @@ class _Player:
             )
 
 
-def length(sent: Sent, packet: Parsed | None, reason: str) -> int | None:
-    """What counts for a packet: its IP length, or, if nobody looked at it, what the program was given (a cgroup sees no link header).
-    None where that depends on how far it was read."""
-    if packet is None:
-        return len(sent.frame) - 14 * (sent.hook in (Hook.CGROUP_INGRESS, Hook.CGROUP_EGRESS))
-    if not isinstance(packet, Packet) or reason == "none":
-        return None
-    start = sent.frame.index(b"\x08\x00" if packet.head.version == 4 else b"\x86\xdd", 12) + 2
-    stated = start + 2 if packet.head.version == 4 else start + 4
-    return int.from_bytes(sent.frame[stated : stated + 2]) + (0 if packet.head.version == 4 else 40)
+def lengths(sent: Sent, packet: Parsed | None, reason: str) -> tuple[int, ...]:
+    """What may count for a packet: its IP length, or, if its IP headers were not read, what the program was given (a cgroup sees no link
+    header). Empty where nothing is said about it."""
+    given = len(sent.frame) - 14 * (sent.hook in (Hook.CGROUP_INGRESS, Hook.CGROUP_EGRESS))
+    if not isinstance(packet, Packet | Malformed):
+        return (given,) if packet is None else ()
+    if reason == "none":
+        return ()
+    if packet.head is None:
+        return given, len(sent.frame) - 14
+    version = packet.head.version
+    start = sent.frame.index(b"\x08\x00" if version == 4 else b"\x86\xdd", 12) + 2
+    at, beyond = (2, 0) if version == 4 else (4, 40)
+    stated = int.from_bytes(sent.frame[start + at : start + at + 2]) + beyond
+    return (stated,) if isinstance(packet, Packet) else (stated, given)
 
 
 def _padded(address: Address) -> bytes:
