@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from policyc.artifact.layout import IdentityFlag
 from policyc.artifact.manifest import Manifest
@@ -54,7 +54,9 @@ class Matcher:
     def _file(self, index: int, selector: Selector, shared: Counter[tuple[str, str]]) -> None:
         demands = [r for r in selector.requirements if r.op in (Op.EQ, Op.IN)]
         if demands:
-            rarest = min(demands, key=lambda r: sum(shared[r.key, v] for v in r.values))
+            rarest = demands[0]
+            if len(demands) > 1:
+                rarest = min(demands, key=lambda r: sum(shared[r.key, v] for v in r.values))
             for value in dict.fromkeys(rarest.values):
                 self._by_value.setdefault((rarest.key, value), []).append(index)
             return
@@ -79,7 +81,7 @@ class IdentityBuilder:
 
     def __init__(self, manifest: Manifest, key: bytes) -> None:
         self._layout = manifest.identity_layout
-        self._matcher = Matcher(manifest.selectors)
+        self._selectors = manifest.selectors
         self._same_keys = [
             (k, hashlib.blake2b(k.encode("utf-8", "surrogatepass")).digest()) for k in manifest.same_keys
         ]
@@ -94,6 +96,11 @@ class IdentityBuilder:
             self._flags[selected.subject] = self._flags.get(selected.subject, 0) | (
                 flags if selected.enforced else IdentityFlag.SELECTED_AUDIT
             )
+
+    @cached_property
+    def _matcher(self) -> Matcher:
+        """Made when the first endpoint comes."""
+        return Matcher(self._selectors)
 
     @property
     def size(self) -> int:

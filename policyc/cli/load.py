@@ -42,12 +42,15 @@ def command(
 ) -> int:
     """Load an object, attach it and enforce it. A load of the same name is replaced in one step; without --endpoints
     or --attach it keeps those it has."""
+    import gc
+
     from policyc.runtime.load import Options, load
     from policyc.runtime.names import check_name
     from policyc.runtime.points import parse_spec
 
     check_name(name)
     read = reader.read(artifact)
+    gc.freeze()  # it stays to the end: looking for cycles in it takes seconds where there are 100,000 rules
     options = Options(
         specs=[parse_spec(s) for s in specs] if specs else None, events=events, audit=audit, dry_run=dry_run
     )
