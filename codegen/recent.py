@@ -9,8 +9,7 @@ A slot is one u64, read and written at once, so that it says the truth whatever 
 fingerprint ^ stamp * ODD (the stamp being generation and tick), four bits by which slots that answer for nothing any more are
 told, the direction and the rule to be counted (rank + 1). The fingerprint is two strongly universal hashes of 32 bits
 (Multilinear-HM: Lemire, Kaser, "Strongly universal string hashing is fast", 2014) under keys drawn at load; what of it does not fit
-into the slot chooses the bucket. For whoever does not know the keys, two tuples are taken for one with a probability of 2**-51 with
-100,000 rules, 2**-58 with 1,000. Without keys the array is not used.
+into the slot chooses the bucket. How likely a foreign tuple is taken for a known one: docs/decisions/recent.md. Without keys the array is not used.
 """
 
 from __future__ import annotations
