@@ -246,10 +246,11 @@ def contenders(size: int) -> Iterator[Contender]:
     artifact = compiled(rules)
     yield Harness(0)
     yield Ours(1, "policyc XDP", True, artifact, rules)
-    yield Ours(2, "policyc tc", False, artifact, rules)
-    peers: list[Contender] = [NftSet(3), Ipset(4)]
+    yield Ours(2, "policyc XDP stateless", True, compiled(rules, stateless=True), rules)
+    yield Ours(3, "policyc tc", False, artifact, rules)
+    peers: list[Contender] = [NftSet(4), Ipset(5)]
     if size <= SLOW:
-        peers += [Chain(5, "legacy"), Chain(6, "nft")]
+        peers += [Chain(6, "legacy"), Chain(7, "nft")]
     for peer in peers:
         missing = [tool for tool in peer.tools if shutil.which(tool) is None]
         if missing:
@@ -275,7 +276,7 @@ def measured(sizes: Sequence[int], wanted: int, rounds: int) -> Iterator[Figure]
 
 def ratios(medians: dict[str, float], size: int) -> Iterator[Figure]:
     harness, usual = medians["harness"], usual_iptables()
-    for ours in ("policyc XDP", "policyc tc"):
+    for ours in ("policyc XDP", "policyc XDP stateless", "policyc tc"):
         for peer in medians:
             if peer == "harness" or peer.startswith("policyc"):
                 continue

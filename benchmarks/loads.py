@@ -38,9 +38,9 @@ def sources(rules: RuleSet) -> Iterator[Path]:
         yield path
 
 
-def compiled(rules: RuleSet) -> Artifact:
+def compiled(rules: RuleSet, stateless: bool = False) -> Artifact:
     with sources(rules) as path:
-        return read(compile_files([str(path)]))
+        return read(compile_files([str(path)], stateless=stateless))
 
 
 class Loaded:
