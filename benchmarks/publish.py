@@ -46,7 +46,7 @@ ROWS = [
         "verdict for a new connection above a parse-only program: 1,000 rules, 10,000 endpoints, 100,000 CIDRs",
         "≤ 150 ns",
         promised("new"),
-        "without connection-table lookup and insert, which are below",
+        "without connection-table lookup and insert, shown apart in docs/performance.md",
     ),
     Row("packet of an established connection, 1,000 live", "≤ 60 ns", promised("established", "1,000 live")),
     Row("the same, 64,000 live", "≤ 110 ns", promised("established", "64,000 live")),
