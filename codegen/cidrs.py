@@ -2,10 +2,9 @@
 
 What a search finds is a *leaf*: the row of the address where only one use of the table exists (`leaf_is_row`), else its class.
 
-IPv4: the top bits of an address (`CidrTable.index4`) choose a bucket; array `cidr4_index` has a u32 for each, `steps << 27 | entry`: of the
-last entry that begins at or before the bucket, and how many steps of a binary search tell the bucket's entries apart. Array
-`cidr4` has the sorted entries, u64 `start << 31 | leaf`. What follows a bucket's entries begins above all its addresses, so a search may look beyond
-its end; the last bucket is followed by entries above all.
+IPv4: the upper bits of an address (`CidrTable.bits4`) choose a bucket. Array `cidr4_index` tells for each bucket the entry in which it begins or the one
+before, and the next number is that of the last entry in it. Array `cidr4` has the entries: `start << leaf bits | leaf`. In a *narrow* module
+an entry has four bytes and of the start only what the bucket does not tell, else eight bytes.
 
 IPv6: the upper halves of the starts between the first and the last span a range of which the upper bits choose a bucket; a branch-free
 search over the bucket's starts follows. Where no start has a lower half, only upper halves are compared.
@@ -16,15 +15,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from policyc.codegen.branchless import above, borrow
-from policyc.codegen.function import I32, I64, Function, Value
+from policyc.codegen.function import I32, I64, Function, Value, Var
 from policyc.codegen.rodata import Rodata
 from policyc.ir.tables import CidrTable, GroupCidrs, Tables
 
-LEAF_BITS, STEPS_SHIFT = 31, 27
-LEAF = (1 << LEAF_BITS) - 1
-_LAST = (1 << 63) - 1
+WIDE_LEAF_BITS = 31
+SMALL_INDEX = 8192  # buckets that narrow entries may always cost
 _HALF = (1 << 64) - 1
 Starts = Sequence[tuple[int, int]]
 
@@ -60,54 +59,66 @@ class CidrData:
     # --- IPv4 -------------------------------------------------------------------------------------------------
 
     def _build4(self, rodata: Rodata, tables: Sequence[CidrTable], leaves: Sequence[Sequence[int]]) -> None:
-        words: list[int] = []
+        chosen = [max(table.bits4, 1) for table in tables]
+        needed = max((max(leaf) for leaf in leaves), default=0).bit_length() + 1  # for start and leaf in 31 bits
+        narrow = [max(bits, needed) for bits in chosen]
+        affordable = SMALL_INDEX + 2 * sum((1 << bits) + len(t.v4) for bits, t in zip(chosen, tables, strict=True))
+        self.is_narrow = needed <= 31 and sum(1 << bits for bits in narrow) <= affordable
+        self.leaf_bits = needed - 1 if self.is_narrow else WIDE_LEAF_BITS
+        index: list[int] = []
         entries: list[int] = []
         self.tables4: list[Index4] = []
         self.most_steps = 0
-        self.steps = max((t.steps4 for t in tables), default=0)  # where the table is known only when a packet comes
-        for table, leaf in zip(tables, leaves, strict=True):
-            shift = 32 - table.bits4
-            self.tables4.append(Index4(len(words), shift, table.steps4))
+        for table, leaf, bits in zip(tables, leaves, narrow if self.is_narrow else chosen, strict=True):
+            shift = 32 - bits
+            self.tables4.append(Index4(len(index), shift, table.steps4))
             starts = [start for start, _ in table.v4]
-            base, beyond = len(entries), 0
-            at = 0
-            for bucket in range(1 << table.bits4):
-                first = at
-                at = bisect_left(starts, (bucket + 1) << shift, at)
-                if first == len(starts) or starts[first] != bucket << shift:
-                    first -= 1  # the entry in which the bucket begins
-                steps = (at - first - 1).bit_length()
-                self.most_steps = max(self.most_steps, steps)
-                beyond = max(beyond, first + (1 << max(steps, self.steps)) - len(starts))
-                words.append(steps << STEPS_SHIFT | base + first)
-            entries += [start << LEAF_BITS | leaf[c] for start, c in table.v4]
-            entries += [_LAST] * beyond
-        self.index4 = rodata.array("cidr4_index", 4, words, align=64)
-        self.entries4 = rodata.array("cidr4", 8, entries, align=64)
+            base, at = len(entries), 1
+            begins = []
+            for bucket in range((1 << bits) + 1):
+                at = bisect_left(starts, bucket << shift, at)
+                begins.append(at - 1)
+            most = max(end - begin + 1 for begin, end in pairwise(begins))
+            self.most_steps = max(self.most_steps, (most - 1).bit_length())
+            index += [base + begin for begin in begins]
+            kept = (1 << shift) - 1 if self.is_narrow else (1 << 32) - 1
+            entries += [(start & kept) << self.leaf_bits | leaf[c] for start, c in table.v4]
+        self.index4 = rodata.array("cidr4_index", 4, index, align=64)
+        self.entries4 = rodata.array("cidr4", 4 if self.is_narrow else 8, entries, align=64)
+        self.steps = max((t.steps for t in self.tables4), default=0)
 
     def search4(self, f: Function, address: Value, place: Index4 | tuple[Value, Value]) -> Value:
         """The leaf (i32) of an IPv4 address (i32, host order) in a table: known at compile time, or by base and shift (i32)."""
+        kept: Value
         if isinstance(place, Index4):
-            bucket = f.add(f.shr(address, place.shift), place.base) if place.shift < 32 else place.base
-            steps = place.steps
+            base, shift, steps = place.base, place.shift, place.steps
+            kept = (1 << shift) - 1
         else:
             base, shift = place
-            bucket = f.add(f.to(f.shr(f.to(address, I64), f.to(shift, I64)), I32), base)
             steps = self.steps
-        word = self.index4(f, bucket)
-        wanted = f.or_(f.shl(f.to(address, I64), LEAF_BITS), LEAF - 1)
-        low = f.var(f.to(f.and_(word, (1 << STEPS_SHIFT) - 1), I64))
+            kept = f.sub(f.shl(I32(1), shift), 1)
+        bucket = f.add(f.shr(address, shift), base)
+        low = f.var(self.index4(f, bucket))
+        left = f.var(f.add(f.sub(self.index4(f, f.add(bucket, 1)), low.get()), 1))
+        start = f.and_(address, kept) if self.is_narrow else address
+        leaf = (1 << self.leaf_bits) - 1
+        wanted = f.or_(f.shl(f.to(start, I64), self.leaf_bits), leaf)
         if self.most_steps > steps:
-            more = f.shr(word, STEPS_SHIFT)
-            with f.if_(f.cmp(">", more, steps)), f.loop(f.sub(more, steps), self.most_steps - steps) as (i, _):
-                self._step(f, low, f.shl(I64(1), f.to(f.sub(f.sub(more, i), 1), I64)), wanted)
-        for step in reversed(range(steps)):
-            self._step(f, low, I64(1 << step), wanted)
-        return f.to(f.and_(self.entries4(f, low.get()), LEAF), I32)
+            more = self.most_steps - steps
+            with f.if_(f.cmp(">", left.get(), 1 << steps)), f.loop(more, more) as (_, done):
+                with f.if_(f.cmp("<=", left.get(), 1 << steps)):
+                    f.leave(done)
+                self._step(f, low, left, wanted)
+        for _ in range(steps):
+            self._step(f, low, left, wanted)
+        return f.to(f.and_(self.entries4(f, low.get()), leaf), I32)
 
-    def _step(self, f: Function, low, step: Value, wanted: Value) -> None:  # type: ignore[no-untyped-def]
-        beyond = above(f, self.entries4(f, f.add(low.get(), step)), wanted)
-        low.set(f.add(low.get(), f.and_(step, f.not_(beyond))))
+    def _step(self, f: Function, low: Var, left: Var, wanted: Value) -> None:
+        """Halves the entries among which is the last that is not above `wanted`; the first is not."""
+        half = f.shr(left.get(), 1)
+        beyond = above(f, f.to(self.entries4(f, f.add(low.get(), half)), I64), wanted)
+        low.set(f.add(low.get(), f.and_(half, f.not_(f.to(beyond, I32)))))
+        left.set(f.sub(left.get(), half))
 
     # --- IPv6 -------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ RECORD = 4.0  # a row's record loaded and its interval compared
 CACHES = ((24 << 10, 1.5), (768 << 10, 4.0), (16 << 20, 14.0))  # a load at a random place: of so many bytes at most, ns
 MEMORY = 70.0
 MOST_BITS = 20
-INDEX_ENTRY, CIDR_ENTRY = 4, 8  # bytes
+INDEX_ENTRY, CIDR_ENTRY = 4, 4  # bytes; of many leaves an entry has 8
 
 
 def load_cost(size: int) -> float:
@@ -35,7 +35,7 @@ def load_cost(size: int) -> float:
 def bucket_sizes(starts: list[int], bits: int, address_bits: int) -> Counter[int]:
     """How many buckets of the upper `bits` bits have how many starts, counting the one in which the bucket begins."""
     shift = address_bits - bits
-    begun = Counter(start >> shift for start in starts if start & ((1 << shift) - 1))
+    begun = Counter(start >> shift for start in starts if start)
     sizes = Counter(n + 1 for n in begun.values())
     sizes[1] += (1 << bits) - len(begun)
     return sizes
@@ -54,7 +54,7 @@ def index_choice(sizes: Counter[int], bits: int, entries: int) -> tuple[float, i
         share = count / buckets / 2 + n * count / starts / 2
         shares[_steps(n)] = shares.get(_steps(n), 0.0) + share
     loads = load_cost(INDEX_ENTRY << bits) + load_cost(CIDR_ENTRY * entries)
-    step = SEARCH_STEP + load_cost(CIDR_ENTRY * entries) / 8  # eight entries stand in a line of a cache
+    step = SEARCH_STEP + load_cost(CIDR_ENTRY * entries) / 16  # so many entries stand in a line of a cache
 
     def cost(steps: int) -> float:
         more = {s: share for s, share in shares.items() if s > steps}
