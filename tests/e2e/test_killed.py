@@ -41,12 +41,15 @@ BY_OLD, BY_NEW, UNJUDGED, DENIED = (True, False), (False, True), (True, True), (
 
 
 def outcome(prober: Prober, legal: Sequence[Outcome]) -> Outcome:
-    """On both families. A machine that is busy answers late: what does not fit is asked again, with patience."""
+    """On both families, of which one may be denied before the other. A machine that is busy answers late: what does not fit is
+    asked again, with patience."""
     for wait in (0.2, 0.2, 1.0, 3.0):
         answer = prober.ask([80, 8080], [BOTH_ALLOW], wait)
-        found = next((one for one in legal if one * 2 == tuple(answer["tcp"])), None)
-        if found is DENIED or (found is not None and all(answer["udp"])):
-            return found
+        tcp, udp = answer["tcp"], answer["udp"]
+        found = [next((one for one in legal if one == tuple(each)), None) for each in (tcp[:2], tcp[2:])]
+        fits = all(one is DENIED or (one is not None and talks) for one, talks in zip(found, udp, strict=True))
+        if fits and len({*found, DENIED} if DENIED in legal else set(found)) <= 1 + (DENIED in legal):
+            return next((one for one in found if one is not DENIED and one is not None), DENIED)
     raise AssertionError(f"answers: {answer}; legal: {legal}")
 
 
