@@ -67,7 +67,7 @@ class Flag:
     EXEMPT = 16  # neighbour discovery or MLD
     NO_ADDRESSES = 32  # malformed before its addresses
     LATER_UNKNOWN = 64  # a later IPv6 fragment whose protocol only its first tells
-    UNKNOWN = 128  # the connection table was asked already and has no entry of its tuple
+    UNKNOWN = 128  # the connection table need not be asked: it was and has no entry of its tuple, or a new connection is opened
     UPLINK = 256  # at an attach point without an endpoint of its own
     PEER_SKIPPED = 2048  # no verdict depends on who the peer is; an event asks
     TRACED = 1024  # every packet is reported

@@ -14,14 +14,18 @@ from policyc.artifact.layout import IDLE_CLOSING, CtFlag, Reason
 from policyc.codegen.flow import OFFSET, SCRATCH, Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_FLAGS, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
-from policyc.codegen.state import checked_at, opens_or_closes, time_units
+from policyc.codegen.state import checked_at, opens, opens_or_closes, time_units
 
 
 def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> Value:
     """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none. The record is that of a TCP or
-    UDP packet (direct.py); where no entry has its tuple it says so (Flag.UNKNOWN)."""
+    UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN)."""
+    with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
+        flow.raise_flag(Flag.UNKNOWN)
+        f.leave(unknown)
     entry = _lookup(f, maps, flow)
     with f.if_(f.is_null(entry)):
         flow.raise_flag(Flag.UNKNOWN)

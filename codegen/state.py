@@ -63,6 +63,11 @@ def time_units(f: Function) -> Value:
     return f.to(f.shr(f.helper(Helper.KTIME_GET_COARSE_NS), 30), I32)
 
 
+def opens(f: Function, flow: Flow) -> Value:
+    """Of a TCP packet: a SYN without ACK, a new connection also on a known tuple."""
+    return f.eq(f.and_(flow.get("tcp_flags"), TCP_SYN | TCP_ACK), TCP_SYN)
+
+
 def opens_or_closes(f: Function, flow: Flow) -> Value:
     """Whether a packet's TCP flags mean anything to a connection's state."""
     return f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)
@@ -238,17 +243,11 @@ class _Builder:
             self._take(entry, Reason.RELATED)
             f.leave(self.done)
 
-    def _opens(self) -> Value:
-        """A SYN without ACK: a new connection, also on a known tuple."""
-        f = self.f
-        syn = f.eq(f.and_(self.flow.get("tcp_flags"), TCP_SYN | TCP_ACK), TCP_SYN)
-        return f.both(f.eq(self.flow.get("protocol"), TCP), syn)
-
     def _established(self) -> None:
         """A packet of a known connection that has not idled out, and opens no new one, has its outcome."""
         f, flow = self.f, self.flow
         entry = self._lookup("")
-        with f.if_(f.both(f.not_null(entry), f.not_(self._opens()))):
+        with f.if_(f.both(f.not_null(entry), f.not_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))))):
             same = f.eq(f.load(entry, I8, CT_DIRECTION), flow.get("direction"))
             # Between equal ends nothing tells a reply from the packet itself, arriving: both ways are judged.
             with f.if_(f.not_(f.either(same, self._is_icmp(flow.get("protocol"))))), f.if_(self._ends_are_equal()):
