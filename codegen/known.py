@@ -17,12 +17,13 @@ from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_FLAGS, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
-from policyc.codegen.state import checked_at, opens, opens_or_closes, time_units
+from policyc.codegen.state import checked_at, mark, opens, opens_or_closes, time_units
 
 
-def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> Value:
+def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool) -> Value:
     """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none. The record is that of a TCP or
-    UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN)."""
+    UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
+    `remembers`: `recent` will answer for the next ones."""
     with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
         flow.raise_flag(Flag.UNKNOWN)
         f.leave(unknown)
@@ -33,7 +34,8 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> Value
     direction = flow.get("direction")
     with f.if_(f.ne(f.load(entry, I32, checked_at(f, direction)), flow.get("generation"))):
         f.leave(unknown)
-    with f.if_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED)):
+    flags = f.load(entry, I8, CT_FLAGS)
+    with f.if_(f.bits(flags, CtFlag.DENIED)):
         f.leave(unknown)
     with f.if_(opens_or_closes(f, flow)):
         f.leave(unknown)
@@ -44,6 +46,9 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block) -> Value
         with f.if_(f.cmp(">", idle, IDLE_CLOSING)):
             f.leave(unknown)
         f.store(entry, now, offset=CT_SEEN)
+    if remembers:
+        with f.if_(f.not_(f.bits(flags, CtFlag.REMEMBERED))):
+            mark(f, entry, I8(CtFlag.REMEMBERED))
     length = f.to(flow.get("length"), I64)
     rule = f.load(entry, I32, CT_RULE)
     with f.if_(f.ne(rule, 0)):

@@ -341,7 +341,9 @@ class _ProgramBuilder:
                 if self.parts.remember is not None:
                     with f.if_(f.not_(self._is_quiet())):
                         f.leave(asked)
-                    rule = known.let_through(f, self.maps, flow, asked)
+                    rule = known.let_through(
+                        f, self.maps, flow, asked, remembers=self.traits.context is not Context.CGROUP
+                    )
                     if self.traits.context is not Context.CGROUP:
                         f.call(self.parts.remember, flow.pointer, rule)
                     f.ret(self.traits.passed)

@@ -6,7 +6,7 @@ inlined array lookup is a fraction of a hash lookup. A tick later the connection
 idling out.
 
 A slot is one u64, read and written at once, so that it says the truth whatever other CPUs write meanwhile: from the top
-fingerprint ^ stamp * ODD (the stamp being generation and tick), four bits by which slots that answer for nothing any more are
+fingerprint ^ stamp (of generation and tick), four bits by which slots that answer for nothing any more are
 told, the direction and the rule to be counted (rank + 1). The fingerprint is two strongly universal hashes of 32 bits
 (Multilinear-HM: Lemire, Kaser, "Strongly universal string hashing is fast", 2014) under keys drawn at load; what of it does not fit
 into the slot chooses the bucket. How likely a foreign tuple is taken for a known one: docs/decisions/recent.md. Without keys the array is not used.
@@ -31,6 +31,8 @@ from policyc.model import Direction, Span
 
 TICK_JIFFIES = 5  # a tick is 2**5 timer interrupts: 32 to 320 ms
 ODD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
+OTHER_ODD = 0xD1B54A32D192ED03
+VOIDED = 8 * RECENT_KEYS  # offset in the value of `recent_keys`
 SLOT_BYTES = 8
 MARK_BITS = 4
 
@@ -94,13 +96,23 @@ def _pairs(f: Function, flow: Flow, family: int, hook: Value) -> Iterator[tuple[
         yield flow.get("ifindex"), I32(1)
 
 
-def _stamp(f: Function, generation: Value) -> Value:
-    tick = f.shr(f.helper(Helper.JIFFIES64), TICK_JIFFIES)
-    return f.or_(f.shl(f.to(generation, I64), 32), f.and_(tick, 0xFFFFFFFF))
+def _stamp(f: Function, keys: Value, generation: Value) -> Value:
+    """Of generation, tick and how often all was made void."""
+    tick = f.and_(f.shr(f.helper(Helper.JIFFIES64), TICK_JIFFIES), 0xFFFFFFFF)
+    when = f.or_(f.shl(f.to(generation, I64), 32), tick)
+    return f.xor(f.mul(when, ODD), f.mul(f.load(keys, I64, VOIDED), OTHER_ODD))
+
+
+def void(f: Function, maps: Maps) -> None:
+    """Has the array answer for nothing any more: a connection that it may answer for has been replaced. That is rare, and not
+    known is by what devices its packets came."""
+    keys = f.lookup_index(maps["recent_keys"], 0)
+    with f.if_(f.not_null(keys)):
+        f.count_up(keys, VOIDED)
 
 
 def _mark(f: Function, stamp: Value) -> Value:
-    return f.and_(f.xor(stamp, f.shr(stamp, 32)), (1 << MARK_BITS) - 1)
+    return f.shr(stamp, 64 - MARK_BITS)
 
 
 def _bucket(f: Function, maps: Maps, fingerprint: Value) -> Value:
@@ -120,7 +132,7 @@ def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, pas
         either = f.b.phi(I64)
         for value, block in found:
             either.add_incoming(value, block)
-        wanted = f.xor(either, f.mul(_stamp(f, flow.get("generation")), ODD))
+        wanted = f.xor(either, _stamp(f, keys, flow.get("generation")))
         bucket = _bucket(f, maps, either)
         with f.if_(f.not_null(bucket)):
             for way in range(RECENT_SLOTS):
@@ -150,18 +162,19 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, slot: Slot, span: Spa
     with f.if_(f.eq(direction, int(Direction.EGRESS))):
         swap_addresses(f, flow)
         swap_ports(f, flow)
-    stamp = _stamp(f, flow.get("generation"))
-    mark = _mark(f, stamp)
-    low = slot.low(f, rule, direction, mark)
-    with _with_keys(f, maps) as keys, f.if_else(f.eq(flow.get("family"), 4)) as branches:
-        for branch, family in zip(branches, (4, 6), strict=True):
-            with branch:
-                fingerprint = _fingerprint(f, keys, flow, family, flow.get("hook"))
-                bucket = _bucket(f, maps, fingerprint)
-                high = f.and_(f.xor(fingerprint, f.mul(stamp, ODD)), -1 << slot.fingerprint & (1 << 64) - 1)
-                with f.if_(f.not_null(bucket)):
-                    way = _free_way(f, bucket, slot, mark, fingerprint)
-                    f.store(bucket, f.or_(high, low), offset=f.shl(way, 3))
+    with _with_keys(f, maps) as keys:
+        stamp = _stamp(f, keys, flow.get("generation"))
+        mark = _mark(f, stamp)
+        low = slot.low(f, rule, direction, mark)
+        with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+            for branch, family in zip(branches, (4, 6), strict=True):
+                with branch:
+                    fingerprint = _fingerprint(f, keys, flow, family, flow.get("hook"))
+                    bucket = _bucket(f, maps, fingerprint)
+                    high = f.and_(f.xor(fingerprint, stamp), -1 << slot.fingerprint & (1 << 64) - 1)
+                    with f.if_(f.not_null(bucket)):
+                        way = _free_way(f, bucket, slot, mark, fingerprint)
+                        f.store(bucket, f.or_(high, low), offset=f.shl(way, 3))
     return f.close()
 
 

@@ -18,6 +18,7 @@ from policyc.artifact.layout import (
     IdentityFlag,
     Reason,
 )
+from policyc.codegen import recent
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value
@@ -49,6 +50,7 @@ from policyc.ir.tables import KeyKind
 from policyc.model import Direction, Span
 
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
+ANY, NO_EXIST = 0, 1  # of an update, linux/bpf.h
 
 
 def build(
@@ -71,6 +73,12 @@ def opens(f: Function, flow: Flow) -> Value:
 def opens_or_closes(f: Function, flow: Flow) -> Value:
     """Whether a packet's TCP flags mean anything to a connection's state."""
     return f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)
+
+
+def mark(f: Function, entry: Value, flags: Value) -> None:
+    """Sets flags (i8) of a connection's entry: atomically, in the word around them, as another CPU may be marking it DENIED."""
+    word = CT_FLAGS & ~3
+    f.set_bits(entry, f.shl(f.to(flags, I32), 8 * (CT_FLAGS - word)), word)
 
 
 def checked_at(f: Function, direction: Value) -> Value:
@@ -281,9 +289,7 @@ class _Builder:
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
-            # Atomic, in the word around the flags: another CPU may be marking the entry DENIED.
-            word = CT_FLAGS & ~3
-            f.set_bits(entry, f.shl(f.to(seen, I32), 8 * (CT_FLAGS - word)), word)
+            mark(f, entry, seen)
         now = time_units(f)
         with f.if_(f.ne(f.load(entry, I32, CT_SEEN), now)):
             f.store(entry, now, offset=CT_SEEN)
@@ -328,16 +334,32 @@ class _Builder:
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
             travels = f.eq(flow.get("direction"), int(direction))
             f.store(value, f.select(travels, self.flow.get("generation"), I32(0)), offset=offset)
-        failed = f.var(0, I64)
         self._write_key("")
-        with f.if_else(f.eq(flow.get("family"), 4)) as (v4, v6):
-            for branch, name in ((v4, "ct4"), (v6, "ct6")):
-                with branch:
-                    failed.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, value, 0))
+        failed = f.var(self._update(NO_EXIST))
+        with f.if_(f.ne(failed.get(), 0)):
+            self._void_recent()
+            failed.set(self._update(ANY))
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
             audit_load(f, flow, self.maps)
             flow.set("connection", 0)
+
+    def _update(self, how: int) -> Value:
+        """Enters `value` under `key`; 0 or what the helper failed with."""
+        f = self.f
+        result = f.var(0, I64)
+        with f.if_else(f.eq(self.flow.get("family"), 4)) as branches:
+            for branch, name in zip(branches, ("ct4", "ct6"), strict=True):
+                with branch:
+                    result.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, self.value, how))
+        return result.get()
+
+    def _void_recent(self) -> None:
+        """Where `recent` may answer for the connection that is being replaced."""
+        f = self.f
+        old = self._lookup("")
+        with f.if_(f.not_null(old)), f.if_(f.bits(f.load(old, I8, CT_FLAGS), CtFlag.REMEMBERED)):
+            recent.void(f, self.maps)
 
     # --- fragments --------------------------------------------------------------------------------------------
 

@@ -416,7 +416,7 @@ class _Installation:
             "cgroups",
             ((CGROUP_KEY.pack(p.id), CGROUP.pack(p.kind, index_of.get(p.endpoint, 0))) for p in plan.cgroups.values()),
         )
-        keys = (1 + secrets.randbelow((1 << 64) - 1), *(secrets.randbits(64) for _ in range(RECENT_KEYS - 1)))
+        keys = (1 + secrets.randbelow((1 << 64) - 1), *(secrets.randbits(64) for _ in range(RECENT_KEYS - 1)), 0)
         self._fill("recent_keys", [(ZERO, RECENT_KEYS_VALUE.pack(*keys))])
         self._configure(State.DORMANT)
 

@@ -125,7 +125,9 @@ CT = struct.Struct("<IIIBBHII")
 # loader draws, the first not 0; as long as it is, `recent` is not used.
 RECENT_BUCKETS, RECENT_SLOTS, RECENT_KEYS = 1 << 14, 8, 26
 NEAR_SLOTS = 256  # of `near_points`, `near_owners4`, `near_owners6` (codegen/near.py)
-RECENT_KEYS_VALUE = struct.Struct(f"<{RECENT_KEYS}Q")
+RECENT_KEYS_VALUE = struct.Struct(
+    f"<{RECENT_KEYS + 1}Q"
+)  # the keys, then a number that programs count up: all of `recent` is void
 # source, destination (IPv4: 4 bytes, then zeros), id (network), subject<<9 | Direction<<8 | protocol (0 for IPv6)
 FRAG_KEY = struct.Struct("<16s16sII")
 FRAG = struct.Struct("<IIIBBH")  # generation, rule rank + 1, last seen, verdict, Reason, 0
@@ -142,6 +144,7 @@ class CtFlag(IntEnum):
     RST = 4
     REPLY = 8  # a reply was seen
     DENIED = 16  # judged again and no longer allowed
+    REMEMBERED = 32  # `recent` may answer for it
 
 
 # Idle times in units of 2**30 ns (1.07 s).
