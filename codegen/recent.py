@@ -29,7 +29,7 @@ from policyc.codegen.parse import swap_addresses, swap_ports
 from policyc.codegen.report import count_reason, count_rule
 from policyc.model import Direction, Span
 
-TICK_JIFFIES = 5  # a tick is 2**5 timer interrupts: 32 to 320 ms
+TICK_JIFFIES = 7  # a tick is 2**7 timer interrupts: 0.13 to 1.3 s
 ODD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 OTHER_ODD = 0xD1B54A32D192ED03
 VOIDED = 8 * RECENT_KEYS  # offset in the value of `recent_keys`
