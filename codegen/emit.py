@@ -52,12 +52,12 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     debug = DebugInfo(module, main_file, producer)
     layout = identity_layout(tables)
     maps = Maps(debug, layout, len(tables.rules))
-    match_policy = match.build(module, debug, maps, rodata, tables, layout, span)
-    judge = state.build(module, debug, maps, match_policy, tables.stateless, span)
+    matcher = match.Matcher(module, debug, maps, rodata, tables, layout, span)
+    judge = state.build(module, debug, maps, matcher.match_policy, tables.stateless, span)
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     remember = None if tables.stateless else recent.build(module, debug, maps, recent.Slot(len(tables.rules)), span)
-    parts = programs.Parts(parsers, match_policy, judge, report_function, remember, tables.needs_peer_class)
+    parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)

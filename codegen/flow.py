@@ -9,7 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from policyc.artifact.layout import NO_RULE
+from policyc.artifact.layout import NO_RULE, ConfigFlag
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, Function, Value
 
@@ -42,7 +42,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("named_prospective", 8),
     ("match", 16),  # network; the peer's address that rules are matched against
     ("icmp", 2),  # type << 8 | code
-    ("flags", 2),  # Flag bits
+    ("flags", 2),  # Flag bits, and what is reported (Events)
     ("tcp_flags", 1),
     ("quoted_protocol", 1),
     ("verdict", 1),  # 1 allow, 0 deny
@@ -69,10 +69,16 @@ class Flag:
     LATER_UNKNOWN = 64  # a later IPv6 fragment whose protocol only its first tells
     UNKNOWN = 128  # the connection table need not be asked: it was and has no entry of its tuple, or a new connection is opened
     UPLINK = 256  # at an attach point without an endpoint of its own
-    PEER_SKIPPED = 2048  # no verdict depends on who the peer is; an event asks
-    TRACED = 1024  # every packet is reported
     JUDGED = 512  # by itself, not as part of a known connection: what audit would change is told
+    PEER_SKIPPED = 1024  # no verdict depends on who the peer is; an event asks
+    AUDIT = 2048  # ConfigFlag bits
+    NONE_BOUND = 4096
 
+
+CONFIG_FLAGS_SHIFT = 11  # of config.flags in `flags`
+EVENTS_SHIFT = 14  # of config.events, above the Flag bits
+assert Flag.AUDIT == ConfigFlag.AUDIT << CONFIG_FLAGS_SHIFT
+assert Flag.NONE_BOUND == ConfigFlag.NONE_BOUND << CONFIG_FLAGS_SHIFT
 
 OFFSET: dict[str, int] = {}
 _size = 0
@@ -128,6 +134,10 @@ class Flow:
             self.f.zero(self.address(name), 16)
         for name in ("local_port", "remote_port", "key", "length", "family", "protocol", "tcp_flags"):
             self.set(name, 0)
+
+    def events(self) -> Value:
+        """layout.Events (i16) of the load."""
+        return self.f.shr(self.get("flags"), EVENTS_SHIFT)
 
     def copy_address(self, to: str, from_: str) -> None:
         self.f.copy(self.pointer, OFFSET[to], self.pointer, OFFSET[from_], 16)

@@ -39,13 +39,6 @@ _NO_SAME = 0xFFFFFFFF  # at _SAME of a group without such rows
 DENSE_LIMIT = 1 << 20  # entries of the table of rows by group and selector
 
 
-def build(
-    module: ir.Module, debug: DebugInfo, maps: Maps, rodata: Rodata, tables: Tables, layout: IdentityLayout, span: Span
-) -> ir.Function:
-    """match_policy(flow, direction, key): fills the outcome of a flow record."""
-    return _Builder(module, debug, maps, rodata, tables, layout, span).build()
-
-
 def _isolation(g: Group) -> int:
     i = g.isolation
     return i.enforced | i.prospective << 1 | i.log << 2 | i.log_prospective << 3
@@ -64,7 +57,9 @@ class _Peer:
         return f.eq(self.flow.get("peer_class"), int(class_))
 
 
-class _Builder:
+class Matcher:
+    """`match_policy(flow, direction, key)` fills the outcome of a flow record; `inline` does so without a call."""
+
     def __init__(
         self,
         module: ir.Module,
@@ -82,14 +77,15 @@ class _Builder:
         for number, g in enumerate(tables.groups):
             self.lists.setdefault((g.direction, g.tier), []).append(number)
         self.classes = tables.needs_peer_class
-        self.inline = frozenset(tables.inline_rows)
+        self.constant_rows = frozenset(tables.inline_rows)
+        self.match_policy = self._build()
 
     def function(self, name: str, *args: tuple[str, ir.Type]) -> Function:
         kinds = {I32: self.debug.u32, I64: self.debug.u64}
         typed = [(n, t, debug_type(self.debug) if t is PTR else kinds[t]) for n, t in args]
         return Function(self.module, self.debug, name, typed, self.span)
 
-    def build(self) -> ir.Function:
+    def _build(self) -> ir.Function:
         self.rows = RowData(self.rodata, self.tables)
         if self.rows.steps:
             arguments = [(name, I32) for name in ("key", "steps", "begin", "length")]
@@ -330,6 +326,24 @@ class _Builder:
         verdict.undecided(record)
         return f.close()
 
+    def inline(self, f: Function, flow: Flow) -> None:
+        """Emits what match_policy does into `f`, for the packet itself, which is no later fragment."""
+        end = f.b.append_basic_block("matched")
+        verdict = _Verdict(f, flow, self.variants, end)
+        record = self._record(f, flow.get("subject_slot"))
+        with f.if_(f.is_null(record)):
+            verdict.not_ready()
+        if self.tables.groups:
+            undecided = f.b.append_basic_block("undecided")
+            peer = _Peer(flow, flow.get("key"), self.classes, of_any_kind=False)
+            direction = f.to(flow.get("direction"), I32)
+            self._directions(f, direction, lambda d: self._tiers(f, verdict, record, peer, d))
+            f.leave(undecided)
+            f.b.position_at_end(undecided)
+        verdict.undecided(record)
+        f.leave(end)
+        f.b.position_at_end(end)
+
     def _directions(self, f: Function, direction: Value, emit: Callable[[Direction], None]) -> None:
         used = {d for d, _ in self.lists}
         with f.if_else(f.eq(direction, int(Direction.INGRESS))) as branches:
@@ -401,7 +415,7 @@ class _Builder:
             return []
         if len(set(rows)) == 1:
             return self._constant_row(f, peer, rows[0])
-        if not self.inline.issuperset(rows):
+        if not self.constant_rows.issuperset(rows):
             return self.rows.lookup(f, self._by_class(f, peer, *rows), peer.key)
         bests = [f.var(NONE, I64) for _ in self.variants]
         codes = (PeerClassCode.WORLD, PeerClassCode.HOST, PeerClassCode.ENDPOINT)
@@ -413,7 +427,7 @@ class _Builder:
         return [best.get() for best in bests]
 
     def _constant_row(self, f: Function, peer: _Peer, row: int) -> list[Value]:
-        if row in self.inline:
+        if row in self.constant_rows:
             return self.rows.inlined(f, row, peer.key)
         return self.rows.lookup(f, row, peer.key)
 
@@ -456,10 +470,11 @@ class _Builder:
 
 
 class _Verdict:
-    """The outcome of a flow while tiers are asked one after the other. The function returns where all variants are decided."""
+    """The outcome of a flow while tiers are asked one after the other. Where all variants are decided `end` follows; without
+    it the function returns."""
 
-    def __init__(self, f: Function, flow: Flow, variants: Sequence[str]) -> None:
-        self.f, self.flow, self.variants = f, flow, variants
+    def __init__(self, f: Function, flow: Flow, variants: Sequence[str], end: ir.Block | None = None) -> None:
+        self.f, self.flow, self.variants, self.end = f, flow, variants, end
         self.decided: Var | None = f.var(0, I8) if len(variants) > 1 else None  # a bit a variant
 
     def outcome(self, prefix: str, verdict: Value, reason: Value, rank: Value = NO_RULE, log: Value = 0) -> None:
@@ -474,7 +489,13 @@ class _Verdict:
     def not_ready(self) -> None:
         for prefix in self.variants:
             self.outcome(prefix, 0, Reason.NOT_READY)
-        self.f.ret(0)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.end is None:
+            self.f.ret(0)
+        else:
+            self.f.leave(self.end)
 
     def open_tier(self, tier: Tier) -> _OpenTier:
         return _OpenTier(self, tier)
@@ -482,7 +503,7 @@ class _Verdict:
     def _settled(self, i: int) -> None:
         """Variant `i` has its outcome."""
         if self.decided is None:
-            self.f.ret(0)
+            self._finish()
         else:
             self.decided.set(self.f.or_(self.decided.get(), 1 << i))
 

@@ -14,7 +14,6 @@ from policyc.artifact.layout import (
     NEXT_PREFIX,
     PROGRAM_PREFIX,
     CgroupKind,
-    ConfigFlag,
     EndpointFlag,
     Events,
     Hook,
@@ -32,9 +31,10 @@ from policyc.codegen.direct import (
     XDP_INGRESS_IFINDEX,
     Context,
 )
-from policyc.codegen.flow import SCRATCH, Flag, Flow, debug_type, new_flow
+from policyc.codegen.flow import CONFIG_FLAGS_SHIFT, EVENTS_SHIFT, SCRATCH, Flag, Flow, debug_type, new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.match import Matcher
 from policyc.codegen.near import Near
 from policyc.codegen.peer import near_owner, peer_of, set_peer
 from policyc.codegen.records import (
@@ -138,7 +138,7 @@ class Parts:
     """The functions that programs share."""
 
     parsers: dict[Context, ir.Function]
-    match_policy: ir.Function
+    matcher: Matcher
     judge: ir.Function
     report: ir.Function
     remember: ir.Function | None  # None: without connections every packet is judged by itself
@@ -184,10 +184,7 @@ class _ProgramBuilder:
         flow.settle(1, int(Reason.NONE))
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
-        config = f.lookup_index(self.maps["config"], 0)
-        with f.if_(f.is_null(config)):
-            f.ret(traits.denied)
-        leave_behind(f, self.maps, flow, config, self.parts.report)
+        leave_behind(f, self.maps, flow, self.parts.report)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
 
@@ -201,9 +198,9 @@ class _ProgramBuilder:
             with special:
                 f.call(self.parts.judge, flow.pointer)
             with plain:
-                f.call(self.parts.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
+                self.parts.matcher.inline(f, flow)
                 flow.raise_flag(Flag.JUDGED)
-                audit_load(f, flow, self.maps)
+                audit_load(f, flow)
 
     def deny(self, reason: Reason, always: bool = False) -> None:
         """Denies without asking the policy; under whole-load audit only `always` holds."""
@@ -213,7 +210,7 @@ class _ProgramBuilder:
             self._whole_length()
         self.flow.settle(0, int(reason))
         if not always:
-            audit_load(self.f, self.flow, self.maps)
+            audit_load(self.f, self.flow)
         self.f.leave(self.finish)
 
     def _whole_length(self) -> None:
@@ -238,8 +235,9 @@ class _ProgramBuilder:
         device = XDP_INGRESS_IFINDEX if traits.context is Context.XDP else SKB_IFINDEX
         self.flow.set("ifindex", f.load(self.context, I32, device))
         self.flow.set("generation", f.load(self.config, I32, CONFIG_GENERATION))
-        with f.if_(f.eq(f.load(self.config, I32, CONFIG_EVENTS), int(Events.TRACE))):
-            self.flow.raise_flag(Flag.TRACED)
+        flags = f.shl(f.load(self.config, I32, CONFIG_FLAGS), CONFIG_FLAGS_SHIFT)
+        events = f.shl(f.load(self.config, I32, CONFIG_EVENTS), EVENTS_SHIFT)
+        self.flow.set("flags", f.to(f.or_(flags, events), I16))
         with f.if_(f.ne(present, int(State.ACTIVE))):
             self.deny(Reason.NOT_READY, always=True)
 
@@ -327,7 +325,7 @@ class _ProgramBuilder:
         return self.f.ne(self.flow.get("family"), 0)
 
     def _is_quiet(self) -> Value:
-        return self.f.not_(self.flow.has_flag(Flag.TRACED))
+        return self.f.ne(self.flow.events(), int(Events.TRACE))
 
     def _connection(self) -> None:
         """Fills the record from an uncommon packet; common ones of known connections end here."""
@@ -395,10 +393,7 @@ class _ProgramBuilder:
         if self.parts.needs_peer:
             set_peer(f, self.maps, flow)
             return
-        config = f.lookup_index(self.maps["config"], 0)
-        with f.if_(f.is_null(config)):
-            f.ret(self.traits.denied)
-        with f.if_else(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.NONE_BOUND))) as (skip, ask):
+        with f.if_else(flow.has_flag(Flag.NONE_BOUND)) as (skip, ask):
             with skip:
                 flow.raise_flag(Flag.PEER_SKIPPED)
             with ask:

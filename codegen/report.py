@@ -11,7 +11,6 @@ from policyc.artifact.layout import (
     NO_RULE,
     NOT_DIFFERENT,
     REASON_ENTRIES,
-    ConfigFlag,
     Events,
     Reason,
 )
@@ -22,8 +21,6 @@ from policyc.codegen.maps import Maps
 from policyc.codegen.parse import ICMP, ICMPV6, is_one_of
 from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
-    CONFIG_EVENTS,
-    CONFIG_FLAGS,
     COUNTER_BYTES,
     COUNTER_CONNECTIONS,
     COUNTER_PACKETS,
@@ -48,35 +45,31 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
     flow = Flow(f, f.args[0])
-    config = f.lookup_index(maps["config"], 0)
-    with f.if_(f.is_null(config)):
-        f.ret(0)
     suppressed = f.var(0, I32)
     with f.if_(flow.has_flag(Flag.PEER_SKIPPED)):
         set_peer(f, maps, flow, f.slot(ir.ArrayType(I8, 16)))
-    with f.if_(_is_due(f, maps, flow, f.load(config, I32, CONFIG_EVENTS), suppressed)):
+    with f.if_(_is_due(f, maps, flow, flow.events(), suppressed)):
         _emit(f, maps, flow, suppressed)
     return f.close()
 
 
-def leave_behind(f: Function, maps: Maps, flow: Flow, config: Value, report: ir.Function) -> None:
+def leave_behind(f: Function, maps: Maps, flow: Flow, report: ir.Function) -> None:
     """Counts the packet and calls `report` where there may be an event; a call costs more than to see that there is none."""
     rank, length = flow.get("rank"), f.to(flow.get("length"), I64)
     with f.if_(f.ne(rank, NO_RULE)):
         count_rule(f, maps, rank, length, flow.get("connection"))
     verdict = flow.get("verdict")
     count_reason(f, maps, flow.get("direction"), verdict, flow.get("reason"), length)
-    wanted = f.load(config, I32, CONFIG_EVENTS)
+    wanted = flow.events()
     denied = f.both(f.eq(verdict, 0), f.cmp(">=", wanted, int(Events.DENIED)))
     differs = f.ne(verdict, flow.get("audit_verdict"))
     with f.if_(f.either(f.cmp(">=", wanted, int(Events.ALL)), denied, differs, f.ne(flow.get("log"), 0))):
         f.call(report, flow.pointer)
 
 
-def audit_load(f: Function, flow: Flow, maps: Maps) -> None:
+def audit_load(f: Function, flow: Flow) -> None:
     """Where the whole load only reports, everything passes; the prospective outcome, with all that is audited in force, stays."""
-    config = f.lookup_index(maps["config"], 0)
-    with f.if_(f.not_null(config)), f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), int(ConfigFlag.AUDIT))):
+    with f.if_(flow.has_flag(Flag.AUDIT)):
         flow.set("verdict", 1)
         flow.set("reason", int(Reason.NO_POLICY))
         flow.set("rank", NO_RULE)

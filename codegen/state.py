@@ -143,7 +143,7 @@ class _Builder:
                 with f.if_(f.not_(f.bits(selected, int(flag)))):
                     flow.set(prefix + "verdict", 1)
                     flow.set(prefix + "reason", int(Reason.NO_POLICY))
-        audit_load(f, flow, self.maps)
+        audit_load(f, flow)
         f.leave(self.done)
 
     # --- connections ------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class _Builder:
                 port.set(f.select(f.eq(direction, int(Direction.INGRESS)), local, remote))
             key = f.or_(f.shl(f.to(protocol, I32), 16), f.to(port.get(), I32))
             f.call(self.match_policy, flow.pointer, f.to(direction, I32), f.or_(key, int(KeyKind.FULL) << 24))
-            audit_load(f, flow, self.maps)
+            audit_load(f, flow)
             flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
             refused = f.select(f.eq(flow.get("verdict"), 0), I8(CtFlag.DENIED), I8(0))
             f.store(entry, f.or_(flags, refused), offset=CT_FLAGS)
@@ -308,7 +308,7 @@ class _Builder:
         f, flow = self.f, self.flow
         flow.copy_address("match", "remote")
         f.call(self.match_policy, flow.pointer, f.to(flow.get("direction"), I32), flow.get("key"))
-        audit_load(f, flow, self.maps)
+        audit_load(f, flow)
         flow.raise_flag(Flag.JUDGED)
         makes_entry = f.both(
             f.ne(flow.get("verdict"), 0),
@@ -341,7 +341,7 @@ class _Builder:
             failed.set(self._update(ANY))
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
-            audit_load(f, flow, self.maps)
+            audit_load(f, flow)
             flow.set("connection", 0)
 
     def _update(self, how: int) -> Value:
