@@ -184,7 +184,7 @@ class _ProgramBuilder:
         flow.settle(1, int(Reason.NONE))
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
-        leave_behind(f, self.maps, flow, self.parts.report)
+        leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
 
@@ -416,7 +416,8 @@ class _ProgramBuilder:
         f, flow = self.f, self.flow
         with f.if_(f.not_(has_addresses)):
             self.deny(Reason.MALFORMED)
-        with f.if_(f.both(f.eq(flow.get("direction"), INGRESS), self._is_bound(flow.get("peer")))):
+        asks = f.both(f.eq(flow.get("direction"), INGRESS), f.not_(flow.has_flag(Flag.PEER_SKIPPED)))
+        with f.if_(asks), f.if_(self._is_bound(flow.get("peer"))):
             flow.set("subject", 0)
             self.deny(Reason.SPOOFED_SOURCE)
         with f.if_(f.eq(flow.get("subject"), 0)):  # else found already

@@ -53,11 +53,11 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     return f.close()
 
 
-def leave_behind(f: Function, maps: Maps, flow: Flow, report: ir.Function) -> None:
-    """Counts the packet and calls `report` where there may be an event; a call costs more than to see that there is none."""
+def leave_behind(f: Function, maps: Maps, flow: Flow, report: ir.Function, connections: bool) -> None:
+    """Counts the packet (and the `connections` that packets open) and calls `report` where there may be an event; a call costs more than to see that there is none."""
     rank, length = flow.get("rank"), f.to(flow.get("length"), I64)
     with f.if_(f.ne(rank, NO_RULE)):
-        count_rule(f, maps, rank, length, flow.get("connection"))
+        count_rule(f, maps, rank, length, flow.get("connection") if connections else None)
     verdict = flow.get("verdict")
     count_reason(f, maps, flow.get("direction"), verdict, flow.get("reason"), length)
     wanted = flow.events()
