@@ -147,6 +147,10 @@ class KernelLoad:
         """`endpoint` None: nobody is registered at the point, or it is an uplink."""
         number = self.numbers[endpoint] if endpoint else 0
         self.map("points").update(NUMBER.pack(ifindex), POINT.pack(kind, number))
+        # Without a new generation the programs would go by what they have looked up.
+        self.forget_recent()
+        near = self.map("near_points")
+        near.update_many([(NUMBER.pack(n), bytes(near.value_size)) for n in range(near.max_entries)])
 
     def bind_cgroup(self, number: int, endpoint: str, streams_only: bool = False) -> None:
         """`number` is the cgroup's id; its level must be among `configure`'s `cgroup_levels`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from policyc.artifact.layout import CONFIG
+from policyc.artifact.layout import CONFIG, ConfigFlag, Events, State
 from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
@@ -222,7 +222,8 @@ def test_config_is_what_was_asked_for(machine: Any, artifact: Artifact) -> None:
     load.load(artifact, "shop", Options(events="all", audit=True))
     config = Pins("shop").map("config", 1)
     state, generation, events, flags, levels, *_ = CONFIG.unpack(config.lookup(ZERO) or b"")
-    assert (state, generation, events, flags, levels) == (2, 1, 2, 1, 0)
+    assert (state, generation, events, levels) == (State.ACTIVE, 1, Events.ALL, 0)
+    assert flags == ConfigFlag.AUDIT | ConfigFlag.NONE_BOUND
     config.close()
 
 
