@@ -15,9 +15,9 @@ from policyc.codegen.flow import OFFSET, SCRATCH, Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
-from policyc.codegen.records import CT_FLAGS, CT_RULE, CT_SEEN
+from policyc.codegen.records import CT_FLAGS, CT_GENERATION, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
-from policyc.codegen.state import checked_at, mark, opens, opens_or_closes, time_units
+from policyc.codegen.state import checked_as, checked_at, mark, opens, opens_or_closes, time_units
 
 
 def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool) -> Value:
@@ -32,7 +32,10 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         flow.raise_flag(Flag.UNKNOWN)
         f.leave(unknown)
     direction = flow.get("direction")
-    with f.if_(f.ne(f.load(entry, I32, checked_at(f, direction)), flow.get("generation"))):
+    with f.if_(f.ne(f.load(entry, I32, checked_at(f, direction)), checked_as(f, flow))):
+        f.leave(unknown)
+    # Where two loads, or programs of two generations, judge at a time, the other may have judged it again since.
+    with f.if_(f.ne(f.load(entry, I32, CT_GENERATION), flow.get("generation"))):
         f.leave(unknown)
     flags = f.load(entry, I8, CT_FLAGS)
     with f.if_(f.bits(flags, CtFlag.DENIED)):

@@ -51,6 +51,7 @@ from policyc.model import Direction, Span
 
 TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
 ANY, NO_EXIST = 0, 1  # of an update, linux/bpf.h
+CHECKED_UPLINK_SHIFT = 31 - (Flag.UPLINK.bit_length() - 1)
 
 
 def build(
@@ -82,9 +83,16 @@ def mark(f: Function, entry: Value, flags: Value) -> None:
 
 
 def checked_at(f: Function, direction: Value) -> Value:
-    """Where in a connection's entry the generation stands under which a packet of this direction was let through."""
+    """Where in a connection's entry stands as what (`checked_as`) a packet of this direction was let through."""
     assert CT_CHECKED[1] == CT_CHECKED[0] + 4
     return f.add(f.shl(f.and_(f.to(direction, I64), 1), 2), CT_CHECKED[0])
+
+
+def checked_as(f: Function, flow: Flow) -> Value:
+    """The generation (i32), and in the top bit whether it was at an uplink: the subject's own point does not ask whose address
+    the peer has. While an endpoint is being bound both judge it."""
+    uplink = f.and_(f.to(flow.get("flags"), I32), Flag.UPLINK)
+    return f.or_(flow.get("generation"), f.shl(uplink, CHECKED_UPLINK_SHIFT))
 
 
 class _Builder:
@@ -283,9 +291,9 @@ class _Builder:
     def _note(self, entry: Value, same: Value) -> None:
         """Time and TCP flags of a packet that passed, and that the next one like it need not be asked more than its entry."""
         f = self.f
-        checked = checked_at(f, self.flow.get("direction"))
-        with f.if_(f.ne(f.load(entry, I32, checked), self.flow.get("generation"))):
-            f.store(entry, self.flow.get("generation"), offset=checked)
+        checked, as_ = checked_at(f, self.flow.get("direction")), checked_as(f, self.flow)
+        with f.if_(f.ne(f.load(entry, I32, checked), as_)):
+            f.store(entry, as_, offset=checked)
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
@@ -333,7 +341,7 @@ class _Builder:
         f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
             travels = f.eq(flow.get("direction"), int(direction))
-            f.store(value, f.select(travels, self.flow.get("generation"), I32(0)), offset=offset)
+            f.store(value, f.select(travels, checked_as(f, flow), I32(0)), offset=offset)
         self._write_key("")
         failed = f.var(self._update(NO_EXIST))
         with f.if_(f.ne(failed.get(), 0)):

@@ -43,6 +43,7 @@ from policyc.model import Endpoint
 from policyc.runtime import addresses, bpffs, connections, netlink, sockets
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs, plan_hooks
+from policyc.runtime.generations import following, pass_over
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -134,7 +135,7 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
             obj.load(
                 () if options.dry_run else _unneeded(contents.plan, previous.registry.plan if previous else Plan())
             )
-            generation = previous.registry.generation + 1 if previous else 1
+            generation = following(previous.registry.generation) if previous else 1
             if not options.dry_run:
                 _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
     return Report(
@@ -373,6 +374,9 @@ class _Installation:
             progress("attaching")
             self._attach(undo)
             self._enter_connections()
+            if self._old is not None:
+                # New devices and cgroups are judged from here on.
+                undo.callback(pass_over, self._pins, self._old.header.number)
             self._configure(State.ACTIVE)
             self._switch(active(self._header.slot))
             undo.pop_all()

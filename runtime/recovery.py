@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from policyc.artifact.layout import Hook
 from policyc.runtime import bpffs
 from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks
+from policyc.runtime.generations import pass_over
 from policyc.runtime.namespaces import elsewhere, inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
 from policyc.runtime.points import Plan, plan_of
@@ -75,10 +76,13 @@ def _put_entries(pins: Pins, header: Header, before: Plan, after: Plan) -> None:
 
 
 def _take_back(store: Store, pins: Pins, coming: Snapshot) -> None:
-    """Detaches what the killed load attached, dormant, and forgets it."""
+    """Detaches what the killed load attached, dormant or judging already, and forgets it."""
     header = coming.header
-    before = plan_of(store.read()) if store.current.exists() else None
+    current = store.read() if store.current.exists() else None
+    before = plan_of(current) if current is not None else None
     after = plan_of(coming)
+    if current is not None:
+        pass_over(pins, current.header.number)
     with ExitStack() as opened:
         programs = pins.entries() if before is None else pins.programs(header.number)
         opened.callback(close_all, programs)

@@ -36,6 +36,7 @@ from policyc.runtime import addresses, netlink
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher, note_qdiscs, plan_hooks
 from policyc.runtime.completion import complete
+from policyc.runtime.generations import following
 from policyc.runtime.identity import IdentityBuilder, Numbers, Slots, holds
 from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
@@ -497,7 +498,7 @@ class Registry:
     def _bump(self) -> None:
         """Has live connections judged again."""
         fields = list(CONFIG.unpack(self._config_value))
-        fields[1] = fields[1] + 1 & 0xFFFFFFFF or 1
+        fields[1] = following(fields[1])
         self._write_config(fields)
 
     def _write_config(self, fields: list[int]) -> None:

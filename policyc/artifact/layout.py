@@ -105,7 +105,8 @@ ENTRY_PREFIX, PROGRAM_PREFIX, NEXT_PREFIX = "enter_", "policyc_", "next_"
 HOST_ENDPOINT = 1  # index of the record of `host`; 0 is nobody, endpoints begin at 2
 NO_RULE = 0xFFFFFFFF
 
-CONFIG = struct.Struct("<8I")  # state, generation (from 1), events, flags, cgroup_levels, 0, 0, 0
+CONFIG = struct.Struct("<8I")  # state, generation (1 to LAST_GENERATION), events, flags, cgroup_levels, 0, 0, 0
+LAST_GENERATION = (1 << 31) - 1  # then 1 again
 POINT_KEY = struct.Struct("<I")  # ifindex
 POINT = struct.Struct("<II")  # PointKind, endpoint index (0: none registered yet -> `unregistered`)
 CGROUP_KEY = struct.Struct("<Q")  # cgroup id
@@ -119,7 +120,8 @@ ENDPOINT = struct.Struct("<II")
 CT4_KEY = struct.Struct("<4s4s2s2sI")
 CT6_KEY = struct.Struct("<16s16s2s2sI")
 # generation, rule rank + 1, last seen (units of 2**30 ns), Direction, CtFlag bits, icmp type<<8|code; then by Direction the
-# generation under which a packet that travels so was last let through as one of this connection, addresses checked and all
+# generation under which a packet that travels so was last let through as one of this connection, addresses checked and all, in
+# the top bit: at an uplink
 CT = struct.Struct("<IIIBBHII")
 # `recent`: buckets of slots of a u64, which only programs read and write (codegen/recent.py). `recent_keys`: random numbers that the
 # loader draws, the first not 0; as long as it is, `recent` is not used.

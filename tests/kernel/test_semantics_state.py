@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +19,9 @@ from cases.scene import (
     Scene,
     said,
 )
-from packets_differential import Place
+from packets_differential import PASS, Place
 
+from policyc.artifact.layout import CT, Events
 from tests.reference.frames import ether, extension, fragment, icmp, ipv4, ipv6, sctp, tcp, udp
 
 pytestmark = pytest.mark.bpf
@@ -348,6 +350,28 @@ def test_a_new_generation_alone_changes_nothing(loaded: Scene) -> None:
     loaded.check(WORKLOAD_OUT, tcp4(WEB, WORLD, 80, 1000, ACK), KNOWN)
     loaded.check(WORKLOAD_OUT, packet(WEB, WORLD, 1, icmp(0, 0, 7)), KNOWN)
     loaded.check(WORKLOAD_IN, quoting(ipv4(WEB, WORLD, 6, tcp(80, 1000))), RELATED)
+
+
+def test_what_programs_of_another_generation_have_judged_since_is_judged_again(loaded: Scene) -> None:
+    """As while one load replaces another: both judge, at different points, over the same tables."""
+    loaded.bind()
+    loaded.configure(events=Events.NONE)
+    try:
+        frame = tcp4(WORLD, WEB, 40000, 80, ACK)
+        for _ in range(3):
+            assert loaded.send(UPLINK_IN, frame)[0] == PASS[UPLINK_IN.hook]
+        table = loaded.kernel.map("ct4")
+        ((key, value),) = [(key, table.lookup(key) or b"") for key in list(table.keys())]
+        fields = list(CT.unpack(value))
+        fields[:2] = loaded.kernel.generation + 1, 0  # allowed there, by no rule
+        table.update(key, CT.pack(*fields))
+        loaded.kernel.forget_recent()
+        before = loaded.counts()
+        assert loaded.send(UPLINK_IN, frame)[0] == PASS[UPLINK_IN.hook]
+        assert loaded.counts() - before == Counter(["ingress allow established", INGRESS])
+        assert CT.unpack(table.lookup(key) or b"")[0] == loaded.kernel.generation
+    finally:
+        loaded.configure(events=Events.TRACE)
 
 
 def test_a_denied_connection_ends_with_an_allowed_syn(loaded: Scene) -> None:

@@ -26,7 +26,7 @@ from cases.scene import (
     Scene,
     said,
 )
-from packets_differential import Place
+from packets_differential import PASS, Place
 
 from policyc.artifact.layout import Events, State
 from tests.reference.frames import ether, extension, fragment, icmp, ipv4, ipv6, tcp, udp
@@ -181,6 +181,23 @@ def test_uplinks_do_not_judge_for_bound_endpoints_and_refuse_who_claims_to_be_on
     # Also inside fragments and broken heads.
     every(loaded, INS, ether(ipv4(WEB, FREE, 6, b"", offset=3)), "deny spoofed-source")
     every(loaded, INS, ether(ipv4(WEB, FREE, 6, b"")), "deny spoofed-source")
+
+
+@pytest.mark.parametrize("events", [Events.NONE, Events.TRACE])
+def test_an_uplink_refuses_who_claims_a_bound_address_also_for_what_a_workloads_point_knows(
+    place: Place, events: Events
+) -> None:
+    """While an endpoint is being bound or unbound it is judged at its own point and at uplinks."""
+    with Scene(place, POLICY, WHO, HOST, workload="web", elsewhere=["job"]) as scene:
+        scene.kernel.write_endpoints(frozenset({"job"}), frozenset())
+        scene.configure(events=events)
+        for src, dst in ((JOB, WEB), ("2001:db8::3", WEB6)):
+            frame = ether((ipv6 if ":" in src else ipv4)(src, dst, 6, tcp(40000, 80, 16)))
+            for _ in range(2):
+                assert scene.send(WORKLOAD_IN, frame)[0] == PASS[WORKLOAD_IN.hook]
+            for _ in range(2):
+                for at in INS:
+                    assert scene.send(at, frame)[0] != PASS[at.hook]
 
 
 def test_with_no_endpoint_registered_yet_everything_is_denied(loaded: Scene) -> None:

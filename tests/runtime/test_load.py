@@ -187,6 +187,43 @@ def test_a_kill_at_any_moment_is_taken_back(
     assert connects(web, api.v4, 8080)
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_load_that_was_taken_back_let_through_is_judged_again(
+    shop: Any, artifact: Artifact, other_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Its new points judge from the write to its `config` on, and leave entries in the tables that both loads have."""
+    _, web, api, options = shop
+    load.load(artifact, "shop", options)
+    pins, judged, undoing = Pins("shop"), [], []
+    real = load._Installation._attach
+
+    def attach(installation: Any, undo: Any) -> None:
+        undoing.append(undo)
+        real(installation, undo)
+
+    def stop(installation: Any, value: int) -> None:
+        config = pins.map("config", installation._header.number)
+        judged.append(CONFIG.unpack(config.lookup(ZERO) or b"")[:2])
+        config.close()
+        if killed:  # runs no handler
+            undoing[0].pop_all()
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load._Installation, "_attach", attach)
+        patch.setattr(load._Installation, "_switch", stop)
+        with pytest.raises(InterruptedError):
+            load.load(other_artifact, "shop", Options())
+    ((state, generation),) = judged
+    assert state == State.ACTIVE
+    with open_registry("shop") as registry:
+        assert registry.generation == generation + 1
+        registry.put(endpoint("third", "10.99.0.1"))
+        assert registry.generation == generation + 2
+    assert connects(web, api.v4, 80)
+    assert not connects(web, api.v4, 8080)
+
+
 def test_endpoints_come_and_go_while_packets_flow(shop: Any, artifact: Artifact) -> None:
     _, web, api, options = shop
     load.load(artifact, "shop", options)
