@@ -51,8 +51,9 @@ class CidrData:
             columns = {c for use in uses.get(number, {}).values() for c in (use.rows_any, use.rows_world)}
             self.leaf_is_row.append(len(columns) == 1)
             leaves.append(next(iter(columns)) if len(columns) == 1 else tuple(range(table.classes)))
-        self.used4 = any(len(table.v4) > 1 for table in tables.cidr_tables)
-        self.used6 = any(len(table.v6) > 1 for table in tables.cidr_tables)
+        # One start of class 0: no address of the family is in any set. Of another class (a prefix of length 0): each is.
+        self.used4 = any(table.v4 != ((0, 0),) for table in tables.cidr_tables)
+        self.used6 = any(table.v6 != ((0, 0),) for table in tables.cidr_tables)
         self._build4(rodata, tables.cidr_tables, leaves)
         self._build6(rodata, tables.cidr_tables, leaves)
 
