@@ -138,6 +138,7 @@ def main() -> int:
             return bool(differences)
         seed = secrets.randbelow(10**9) if given.seed is None else given.seed
         print(f"SEED={seed} SECONDS={given.seconds:g}", flush=True)
+        given.folder.mkdir(parents=True, exist_ok=True)
         campaign = Campaign(place, given.folder)
         try:
             campaign.run(seed, given.seconds)

@@ -367,7 +367,8 @@ class _Player:
         head = packet.head
         if isinstance(packet, Malformed):
             same = [event["source"], event["destination"]] == [_padded(head.source), _padded(head.destination)]
-            return [] if same else ["other addresses"]
+            known = event["protocol"] in (0, head.protocol)  # 0: not all its extension headers were there
+            return ["other addresses"] * (not same) + ["another protocol"] * (not known)
         ports = packet.source_port.to_bytes(2), packet.destination_port.to_bytes(2)
         if packet.icmp is not None:
             ports = bytes(packet.icmp), b"\0\0"
