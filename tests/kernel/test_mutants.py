@@ -14,6 +14,9 @@ from scenario import Case, Ground, checked, draw, ground
 from structures import compiled
 
 from policyc.artifact.reader import Artifact
+from policyc.codegen import direct, near, recent, state
+from policyc.codegen.function import I32, I64
+from policyc.codegen.records import CT_CHECKED
 from policyc.model import (
     Action,
     AddressSet,
@@ -252,3 +255,42 @@ def test_a_generation_that_stays_is_caught(place: Place, right: list[tuple[int, 
     with mock.patch.object(Load, "configure", stale):
         cases = ((_case(seed, part), loads) for part in range(CASES) for seed, loads in right)
         assert any(play(case, place, loads).differences for case, loads in cases)
+
+
+# --- wrong programs: what they do before they judge ---------------------------------------------------------------------
+
+
+def _ageless(f: Any, maps: Any, map_: str, key: Any, flow: Any) -> Any:
+    found = _NEAR_AT(f, maps, map_, key, flow)
+    found.generation = I32(1)
+    return found
+
+
+_NEAR_AT = near.Near.at
+
+PROGRAMS: dict[str, Callable[[], Any]] = {
+    "remember packets over generations and replaced connections": wrong(recent, "_stamp", lambda *_: I64(1)),
+    "remember packets of replaced connections": wrong(recent, "void", _always(None)),
+    "remember SYN, FIN and RST": wrong(
+        state, "opens_or_closes", lambda f, flow: f.ne(flow.get("family"), flow.get("family"))
+    ),
+    "take the check of one direction for both": wrong(state, "checked_at", _always(CT_CHECKED[0])),
+    "remember points over generations": wrong(near.Near, "at", _ageless),
+    "read fragments where they lie": wrong(direct, "IPV4_FRAGMENT", 0),
+    "take no data offset where it lies": wrong(direct, "LEAST_TCP_WORDS", 0),
+    "take options for ports where they lie": wrong(direct, "IPV4_NO_OPTIONS", 0x46),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_wrong_programs_are_caught(name: str, place: Place) -> None:
+    def compile_wrong(text: str, structure: str) -> Artifact:
+        with PROGRAMS[name]():
+            return compiled(checked(text), structure)
+
+    for seed in SEEDS:
+        on = _ground(seed)
+        with Loads(on.policies, on.structure, compile_wrong) as loads:
+            if any(play(_case(seed, part), place, loads).differences for part in range(CASES)):
+                return
+    pytest.fail(f"nothing differs with programs that {name}")
