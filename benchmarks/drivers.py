@@ -6,7 +6,8 @@ sees another packet; it writes by direct access, as do all programs here. Behind
 - `empty`: nothing; what the driver itself costs.
 - `hand`: the least that reads ports: three bounds, three comparisons.
 - `parser`: policyc's own reading of a common packet (`codegen/direct.py`), which fills the record that its functions share.
-- `lookup`, `insert`: `hand`, then the key of a connection looked up in a table like `ct4`, and entered in it.
+- `lookup`, `insert`: `hand`, then a bucket of an array like `recent` and the key of a connection in a table like `ct4` looked up, and
+  the key entered in that.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 from llvmlite import ir
 
 from benchmarks.rulesets import SERVER, Packet
-from policyc.artifact.layout import CT, CT4_KEY, MapSpec
+from policyc.artifact.layout import CT, CT4_KEY, RECENT_BUCKETS, RECENT_SLOTS, MapSpec
 from policyc.codegen import direct
 from policyc.codegen.direct import Context
 from policyc.codegen.flow import new_flow
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.near import ODD
 from policyc.runtime import testrun
 from policyc.runtime.libbpf import lib
 from policyc.runtime.maps import Map
@@ -163,8 +165,20 @@ def connection(f: Function, maps: Mapping[str, Value], context: Context) -> Valu
     for at, offset in ((0, SOURCE + 4), (4, SOURCE), (8, PORTS)):
         f.store(key, f.load(start, I32, offset), offset=at)
     f.store(key, 2 << 8 | UDP, I32, 12)
+    _bucket(f, maps, key)
     f.lookup(maps["connections"], key)
     return key
+
+
+def _bucket(f: Function, maps: Mapping[str, Value], key: Value) -> None:
+    """Compares the slots of a bucket that the key chooses with the key's hash; none is equal."""
+    hash_ = f.mul(f.xor(f.mul(f.load(key, I64), ODD), f.load(key, I64, 8)), ODD)
+    bucket = f.lookup_index(maps["recent"], f.to(f.shr(hash_, 64 - (RECENT_BUCKETS - 1).bit_length()), I32))
+    with f.if_(f.is_null(bucket)):
+        f.ret(NOT_IP)
+    for slot in range(RECENT_SLOTS):
+        with f.if_(f.eq(f.load(bucket, I64, 8 * slot), f.or_(hash_, 1))):
+            f.ret(NOT_IP)
 
 
 def _bytes(size: int) -> Any:
@@ -212,6 +226,7 @@ def drivers(connections: int) -> Iterator[dict[Context, Driver]]:
     maps = [
         array("cursor", CURSOR.size, 1),
         array("tuples", TUPLE.size, PACKETS),
+        array("recent", 8 * RECENT_SLOTS, RECENT_BUCKETS),
         MapSpec("connections", "LRU_HASH", CT4_KEY.size, CT.size, connections, ""),
         *(MapSpec(f"target_{context.value}", "PROG_ARRAY", 4, 4, 1, "") for context in SECTIONS),
     ]
