@@ -99,20 +99,23 @@ class Object:
         if not apart:
             return
         descriptors = {name: self.map_fd(name) for name in self._first.maps}
-        waiting, failures = apart[::-1], list[BaseException]()
+        # Taken in their order, so that the first one that the kernel refuses has been asked about when any has failed.
+        waiting, failures = list(enumerate(apart))[::-1], dict[int, BaseException]()
 
         def work() -> None:
+            number = len(apart)
             try:
                 while not failures and waiting:
                     sibling = _Opened(self._artifact)
                     self._siblings.append(sibling)
                     for name, fd in descriptors.items():
                         sibling.reuse(name, fd)
-                    sibling.load([waiting.pop()])
+                    number, program = waiting.pop()
+                    sibling.load([program])
             except IndexError:  # another thread took the last one
                 return
             except BaseException as failure:
-                failures.append(failure)
+                failures[number] = failure
 
         threads = [Thread(target=work) for _ in range(workers)]
         for thread in threads:
@@ -120,7 +123,7 @@ class Object:
         for thread in threads:
             thread.join()
         if failures:
-            raise failures[0]
+            raise failures[min(failures)]
 
     def map_fd(self, name: str) -> int:
         return check(lib().bpf_map__fd(self._first.maps[name]), f"use map {name}")
