@@ -32,9 +32,9 @@ SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX, SKB_DATA, SKB_DATA_END = 0
 XDP_DATA, XDP_DATA_END, XDP_INGRESS_IFINDEX = 0, 4, 12
 
 
-def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: Value | bool) -> Value:
+def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: bool) -> Value:
     """Fills the record from a common packet and tells (i1) whether it was one; else the record is as it was. `leaves`: it
-    travels away from the subject, whose side is then its source; a bool where that is known."""
+    travels away from the subject, whose side is then its source."""
     is_common = f.var(0, I8)
     done = f.b.append_basic_block("not_direct")
     at = (XDP_DATA, XDP_DATA_END) if kind is Context.XDP else (SKB_DATA, SKB_DATA_END)
@@ -68,21 +68,11 @@ def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: Value |
         turned = f.or_(f.shr(ports, 16), f.shl(ports, 16))
         type_, source, size = (I32, start + 12, 4) if family == 4 else (I64, start + 8, 16)
 
-        def ends(away: bool) -> None:
-            for name, place in (("local", source), ("remote", source + size)) if away else (
-                ("remote", source), ("local", source + size)
-            ):  # fmt: skip
-                f.copy(flow.pointer, OFFSET[name], data, place, size, type_)
-            f.store(flow.pointer, ports if away else turned, offset=OFFSET["local_port"])
-
-        if isinstance(leaves, bool):
-            ends(leaves)
-        else:
-            with f.if_else(leaves) as (yes, no):
-                with yes:
-                    ends(True)
-                with no:
-                    ends(False)
+        for name, place in zip(
+            ("local", "remote") if leaves else ("remote", "local"), (source, source + size), strict=True
+        ):
+            f.copy(flow.pointer, OFFSET[name], data, place, size, type_)
+        f.store(flow.pointer, ports if leaves else turned, offset=OFFSET["local_port"])
         flow.set("family", family)
         flow.set("protocol", protocol)
         flow.set("length", length)

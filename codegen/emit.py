@@ -56,7 +56,7 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     judge = state.build(module, debug, maps, matcher.match_policy, tables.stateless, span)
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
-    remember = None if tables.stateless else recent.build(module, debug, maps, recent.Slot(len(tables.rules)), span)
+    remember = None if tables.stateless else recent.build(module, debug, maps, span)
     parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)

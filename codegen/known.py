@@ -21,8 +21,8 @@ from policyc.codegen.state import checked_as, checked_at, mark, opens, opens_or_
 
 
 def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool) -> Value:
-    """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none. The record is that of a TCP or
-    UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
+    """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none.
+    The record is that of a TCP or UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
     `remembers`: `recent` will answer for the next ones."""
     with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
         flow.raise_flag(Flag.UNKNOWN)

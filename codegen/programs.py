@@ -317,8 +317,7 @@ class _ProgramBuilder:
         is_common = direct.read(f, context, self.context, self.flow, leaves)
         if context is not Context.CGROUP and self.parts.remember is not None:
             with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
-                slot = recent.Slot(self.maps.rules)
-                recent.let_through(f, self.maps, self.flow, slot, self.traits.hook, self.traits.passed)
+                recent.let_through(f, self.maps, self.flow, self.traits.hook, self.traits.passed)
 
     def _is_common(self) -> Value:
         """Whether `_read` filled the record."""

@@ -25,12 +25,12 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.near import ODD
 from policyc.codegen.parse import swap_addresses, swap_ports
 from policyc.codegen.report import count_reason, count_rule
 from policyc.model import Direction, Span
 
 TICK_JIFFIES = 7  # a tick is 2**7 timer interrupts: 0.13 to 1.3 s
-ODD = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 OTHER_ODD = 0xD1B54A32D192ED03
 VOIDED = 8 * RECENT_KEYS  # offset in the value of `recent_keys`
 SLOT_BYTES = 8
@@ -119,9 +119,10 @@ def _bucket(f: Function, maps: Maps, fingerprint: Value) -> Value:
     return f.lookup_index(maps["recent"], f.to(f.and_(fingerprint, RECENT_BUCKETS - 1), I32))
 
 
-def let_through(f: Function, maps: Maps, flow: Flow, slot: Slot, hook: Hook, passed: int) -> None:
+def let_through(f: Function, maps: Maps, flow: Flow, hook: Hook, passed: int) -> None:
     """Returns `passed` for a packet that the array answers for, counted; else goes on. The record is as direct.read filled
     it, as if the packet arrived."""
+    slot = Slot(maps.rules)
     with _with_keys(f, maps) as keys:
         found: list[tuple[Value, ir.Block]] = []
         with f.if_else(f.eq(flow.get("family"), 4)) as branches:
@@ -151,10 +152,11 @@ def _count(f: Function, maps: Maps, flow: Flow, slot: Slot, word: Value) -> None
     count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
 
 
-def build(module: ir.Module, debug: DebugInfo, maps: Maps, slot: Slot, span: Span) -> ir.Function:
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
     """remember(flow, rule): enters a packet that the connection table answered for; `rule` is the rank + 1 or 0. Turns the record
     to what it was when the packet was read."""
     f = Function(module, debug, "remember", [("flow", PTR, debug_type(debug)), ("rule", I32, debug.u32)], span)
+    slot = Slot(maps.rules)
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
     flow, rule = Flow(f, f.args[0]), f.args[1]

@@ -132,6 +132,21 @@ class Loads:
         self.close()
 
 
+def age(kernel: KernelLoad, machine: model.Machine, units: int) -> None:
+    """All that the two remember was last seen so many units of idle time earlier."""
+    kernel.forget_recent()
+    for name, offset in (("ct4", CT_SEEN), ("ct6", CT_SEEN), ("frags", FRAG_SEEN)):
+        table = kernel.map(name)
+        for key in list(table.keys()):
+            value = bytearray(table.lookup(key) or b"")
+            seen = struct.unpack_from("<I", value, offset)[0]
+            struct.pack_into("<I", value, offset, (seen - units) & 0xFFFFFFFF)
+            table.update(key, bytes(value))
+    for connection in machine.connections.values():
+        connection.last_seen -= units
+    machine.fragments = {k: replace(f, seen=f.seen - units) for k, f in machine.fragments.items()}
+
+
 # --- playing ----------------------------------------------------------------------------------------------------
 
 Outcome = tuple[str, str, str | None]  # verdict, reason, ref
@@ -257,17 +272,7 @@ class _Player:
             self.machine.cgroups[outer] = model.Cgroup(who.outer, False, who.own_netns)
 
     def _age(self, units: int) -> None:
-        self.kernel.forget_recent()
-        for name, offset in (("ct4", CT_SEEN), ("ct6", CT_SEEN), ("frags", FRAG_SEEN)):
-            table = self.kernel.map(name)
-            for key in list(table.keys()):
-                value = bytearray(table.lookup(key) or b"")
-                seen = struct.unpack_from("<I", value, offset)[0]
-                struct.pack_into("<I", value, offset, (seen - units) & 0xFFFFFFFF)
-                table.update(key, bytes(value))
-        for connection in self.machine.connections.values():
-            connection.last_seen -= units
-        self.machine.fragments = {k: replace(f, seen=f.seen - units) for k, f in self.machine.fragments.items()}
+        age(self.kernel, self.machine, units)
 
     # --- packets ----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from packets_differential import PASS, Place
+from packets_differential import PASS, Place, age
 
 from policyc.artifact.layout import (
     NO_RULE,
@@ -58,8 +57,6 @@ EMPTY_XDP = At(Hook.XDP_INGRESS, "empty", OUT)
 UNKNOWN_IN = At(Hook.TC_INGRESS, "unknown", IN)
 UNKNOWN_OUT = At(Hook.TC_EGRESS, "unknown", OUT)
 UNKNOWN_XDP = At(Hook.XDP_INGRESS, "unknown", IN)
-
-CT_SEEN, FRAG_SEEN = 8, 8  # offsets in layout.CT and layout.FRAG
 
 
 @lru_cache(64)
@@ -207,17 +204,7 @@ class Scene:
 
     def age(self, ticks: int) -> None:
         """All that is remembered was last seen `ticks` earlier."""
-        self.kernel.forget_recent()
-        for name, offset in (("ct4", CT_SEEN), ("ct6", CT_SEEN), ("frags", FRAG_SEEN)):
-            table = self.kernel.map(name)
-            for key in list(table.keys()):
-                value = bytearray(table.lookup(key) or b"")
-                seen = struct.unpack_from("<I", value, offset)[0]
-                struct.pack_into("<I", value, offset, (seen - ticks) & 0xFFFFFFFF)
-                table.update(key, bytes(value))
-        for connection in self.model.connections.values():
-            connection.last_seen -= ticks
-        self.model.fragments = {k: replace(f, seen=f.seen - ticks) for k, f in self.model.fragments.items()}
+        age(self.kernel, self.model, ticks)
 
     # --- packets ----------------------------------------------------------------------------------------------
 
