@@ -160,6 +160,61 @@ class Service:
     icmp_code: int | None = None
 
 
+# --- L7 -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A value as written: a plain string, a glob (where globs are said), or a regex `~"…"`, to be matched as UTF-8 bytes, anchored
+    at both ends. A glob without wildcards is of kind STRING."""
+
+    kind: Literal["string", "glob", "regex"]
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpCondition:
+    """`header "NAME" …` or `query "KEY" …`: `values` are alternatives; without any the bare name: present. `absent`: no such line, nor one
+    that differs only in `_` for `-`. A header's name is lower-case; a query's key stands decoded."""
+
+    kind: Literal["header", "query"]
+    name: str
+    values: tuple[Pattern, ...] = ()
+    absent: bool = False
+
+
+@dataclass(frozen=True)
+class HttpEntry:
+    """One entry of a block: what is given must all hold, several values of one kind are alternatives. No methods: any (`*`); no
+    paths, no hosts: any. `upgrade`: None where not said; else lower-case protocols, none given: any. `number` counts from 1 in the block.
+    """
+
+    number: int
+    action: Literal[Action.ALLOW, Action.DENY]
+    methods: tuple[str, ...]
+    paths: tuple[Pattern, ...]
+    hosts: tuple[Pattern, ...]
+    conditions: tuple[HttpCondition, ...]
+    upgrade: tuple[str, ...] | None
+    body: bool
+    span: Span
+
+
+HTTP_HEAD_LIMIT = 8192  # bytes of a request's head, its last empty line included
+
+
+@dataclass(frozen=True)
+class HttpBlock:
+    """`http … { … }` of an allow rule. `audit`: the rule is in force as without a block, the block only reports. `limit`: bytes of a head;
+    where blocks of several limits judge a connection the largest holds."""
+
+    entries: tuple[HttpEntry, ...]
+    span: Span
+    audit: bool = False
+    limit: int = HTTP_HEAD_LIMIT
+
+
 # --- rules and policies ---------------------------------------------------------------------------------------
 
 
@@ -169,7 +224,7 @@ class Rule:
 
     `order` is the rule's place in source order over the whole compilation (from 0, unique); `ref` is
     `POLICY.NAME` or `POLICY.DIRECTION.N`; `tier` and `priority` are resolved; `audit` is true if the rule or its policy
-    says so; `span` covers the rule in the source."""
+    says so; `span` covers the rule in the source; `http`: the block of an allow rule, which judges its requests."""
 
     order: int
     ref: str
@@ -183,6 +238,7 @@ class Rule:
     log: bool
     audit: bool
     span: Span
+    http: HttpBlock | None = None
 
 
 @dataclass(frozen=True)
@@ -234,8 +290,20 @@ class TestEnd:
 
 
 @dataclass(frozen=True)
+class HttpExpectation:
+    """A request of an expectation: `GET "/v1/items?page=2" host "x" header "N" "v"`. `target` is as a client sends it; headers in
+    the order written."""
+
+    method: str
+    target: str
+    host: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Expectation:
-    """`allow|deny SRC, … -> DST, … SERVICE, … [by REF]`. Every combination must hold."""
+    """`allow|deny SRC, … -> DST, … SERVICE, … [REQUEST] [by REF]`. Every combination must hold; without a request it is about the
+    connection only."""
 
     verdict: Literal["allow", "deny"]
     sources: tuple[TestEnd, ...]
@@ -243,6 +311,7 @@ class Expectation:
     services: tuple[Service, ...]
     by: str | None
     span: Span
+    http: HttpExpectation | None = None
 
 
 @dataclass(frozen=True)
