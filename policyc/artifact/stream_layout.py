@@ -26,7 +26,7 @@ STREAM_SECTIONS = {
 }
 
 COOKIE = struct.Struct("<Q")  # a socket's cookie
-CGROUP_STORAGE_KEY = struct.Struct("<QI4x")  # struct bpf_cgroup_storage_key: cgroup id, attach type (BPF_CGROUP_SOCK_OPS)
+CGROUP_STORAGE_KEY = struct.Struct("<Q")  # cgroup id, for all attach types
 CGROUP_SUBJECT = struct.Struct("<Q")  # the endpoint index of the cgroup that the program is attached to (0: none)
 # A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags.
 MARK = struct.Struct("<QII")
