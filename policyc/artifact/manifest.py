@@ -15,10 +15,11 @@ from typing import Any
 from policyc.artifact.layout import Hook, IdentityLayout, MapSpec
 from policyc.artifact.policy_json import SpanTable, decode_selector, decode_span, encode_selector
 from policyc.artifact.shape import Node
+from policyc.artifact.stream_layout import StreamHook
 from policyc.model import Action, Direction, PeerClass, Selector, Span, Tier
 
 FORMAT = "policyc-artifact"
-VERSION = (1, 0)  # MAJOR, MINOR
+VERSION = (1, 1)  # MAJOR, MINOR
 MANIFEST_SECTION = "policyc.manifest"
 DIGEST_SECTION = "policyc.digest"
 MANDATORY = (DIGEST_SECTION, MANIFEST_SECTION)
@@ -28,7 +29,8 @@ MINIMUM_KERNEL = "6.1"
 
 @dataclass(frozen=True)
 class ManifestRule:
-    """A rule by rank: entry R of `Manifest.rules` is rank R. `level` ascends with rank."""
+    """A rule by rank: entry R of `Manifest.rules` is rank R. `level` ascends with rank. `l7`: it has a block, which is in force
+    where the rule is; `l7_audit`: it has a block that only reports."""
 
     ref: str
     span: Span
@@ -39,6 +41,20 @@ class ManifestRule:
     action: Action
     log: bool
     audit: bool
+    l7: bool = False
+    l7_audit: bool = False
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """An entry of an L7 block, in source order: index E of `Manifest.entries` is what events call it; its counter follows those of
+    the rules. `rank`: of its rule; `number`: its place in the block, from 1. `audit`: the rule or its block only reports."""
+
+    rank: int
+    number: int
+    deny: bool
+    audit: bool
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,17 @@ class HookProgram:
 
 
 @dataclass(frozen=True)
+class StreamHookProgram:
+    """The same of a program that judges streams."""
+
+    hook: StreamHook
+    program: str
+    entry: str
+    section: str
+    next_map: str
+
+
+@dataclass(frozen=True)
 class ProgramBudget:
     """What a program takes: instructions in the object, bytes of stack along its deepest chain of calls, maps used, and
     jumps in the function that has most of them."""
@@ -93,7 +120,8 @@ class StaticData:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`policy` is the document of `policy_json`, still unread; `source_files` are (name, SHA-256) in reading order."""
+    """`policy` is the document of `policy_json`, still unread; `source_files` are (name, SHA-256) in reading order. `entries` are
+    all entries of L7 blocks; `stream_hooks` is empty where there are none."""
 
     language: int
     compiler: str
@@ -113,9 +141,20 @@ class Manifest:
     budget: tuple[ProgramBudget, ...]
     policy: Any = field(repr=False)
     stateless: bool = False
+    entries: tuple[ManifestEntry, ...] = ()
+    stream_hooks: tuple[StreamHookProgram, ...] = ()
     minimum_kernel: str = MINIMUM_KERNEL
     mandatory: tuple[str, ...] = MANDATORY
     version: tuple[int, int] = VERSION
+
+    def entry_ref(self, entry: ManifestEntry) -> str:
+        """`RULE.N`."""
+        return f"{self.rules[entry.rank].ref}.{entry.number}"
+
+    @property
+    def counters(self) -> int:
+        """How many counters there are: of the rules by rank, then of the entries."""
+        return len(self.rules) + len(self.entries)
 
 
 # --- to JSON --------------------------------------------------------------------------------------------------
@@ -125,6 +164,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as plain JSON values."""
     spans = SpanTable()
     rules = [_rule_json(rule, spans) for rule in manifest.rules]
+    entries = [_entry_json(entry, spans) for entry in manifest.entries]
     return {
         "format": FORMAT,
         "version": f"{manifest.version[0]}.{manifest.version[1]}",
@@ -136,6 +176,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "source_files": [list(f) for f in manifest.source_files],
         "span_files": list(spans.names),
         "rules": rules,
+        "entries": entries,
         "selectors": [encode_selector(s) for s in manifest.selectors],
         "same_keys": list(manifest.same_keys),
         "groups": [_group_json(g) for g in manifest.groups],
@@ -145,6 +186,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "identity_layout": vars(manifest.identity_layout),
         "maps": [vars(m) for m in manifest.maps],
         "hooks": [vars(h) | {"hook": h.hook.name.lower()} for h in manifest.hooks],
+        "stream_hooks": [vars(h) | {"hook": h.hook.name.lower()} for h in manifest.stream_hooks],
         "static": [vars(s) for s in manifest.static],
         "budget": [vars(b) for b in manifest.budget],
         "minimum_kernel": manifest.minimum_kernel,
@@ -168,7 +210,13 @@ def _rule_json(rule: ManifestRule, spans: SpanTable) -> dict[str, Any]:
         "action": rule.action.word,
         "log": rule.log,
         "audit": rule.audit,
+        "l7": rule.l7,
+        "l7_audit": rule.l7_audit,
     }
+
+
+def _entry_json(entry: ManifestEntry, spans: SpanTable) -> dict[str, Any]:
+    return vars(entry) | {"span": spans.encode(entry.span)}
 
 
 def _subject_json(subject: int | None) -> int | str:
@@ -192,6 +240,8 @@ def from_json(document: Any) -> Manifest:
     """Raises `ShapeError`. The caller has checked `format` and `version` with `read_version`."""
     doc = Node(document)
     selectors = tuple(decode_selector(n) for n in doc.get("selectors").items())
+    files = list(_texts(doc.get("span_files")))
+    rules = tuple(_rules(doc, files))
     manifest = Manifest(
         version=read_version(document),
         mandatory=tuple(_texts(doc.get("mandatory"))),
@@ -200,7 +250,8 @@ def from_json(document: Any) -> Manifest:
         llvmlite=doc.get("llvmlite").text(),
         source_digest=doc.get("source_digest").text(),
         source_files=tuple(_file(n) for n in doc.get("source_files").items()),
-        rules=tuple(_rules(doc)),
+        rules=rules,
+        entries=tuple(_entries(doc, files, len(rules))),
         selectors=selectors,
         same_keys=tuple(_texts(doc.get("same_keys"))),
         groups=tuple(_group(n, len(selectors)) for n in doc.get("groups").items()),
@@ -210,6 +261,7 @@ def from_json(document: Any) -> Manifest:
         identity_layout=_identity_layout(doc.get("identity_layout")),
         maps=tuple(_map(n) for n in doc.get("maps").items()),
         hooks=tuple(_hook(n) for n in doc.get("hooks").items()),
+        stream_hooks=tuple(_stream_hook(n) for n in _added(doc, "stream_hooks")),
         static=tuple(StaticData(n.get("section").text(), _size(n, "size")) for n in doc.get("static").items()),
         budget=tuple(_budget(n) for n in doc.get("budget").items()),
         minimum_kernel=doc.get("minimum_kernel").text(),
@@ -244,8 +296,19 @@ def _file(node: Node) -> tuple[str, str]:
     return name.text(), digest.text()
 
 
-def _rules(doc: Node) -> Iterator[ManifestRule]:
-    files = list(_texts(doc.get("span_files")))
+def _added(doc: Node, key: str) -> list[Node]:
+    """The members of a list that manifests have since 1.1."""
+    node = doc.optional(key)
+    return node.items() if node is not None else []
+
+
+def _flag(node: Node, key: str) -> bool:
+    """A flag that manifests have since 1.1."""
+    flag = node.optional(key)
+    return flag is not None and flag.flag()
+
+
+def _rules(doc: Node, files: list[str]) -> Iterator[ManifestRule]:
     for node in doc.get("rules").items():
         yield ManifestRule(
             ref=node.get("ref").text(),
@@ -257,6 +320,21 @@ def _rules(doc: Node) -> Iterator[ManifestRule]:
             action=node.get("action").word(Action),
             log=node.get("log").flag(),
             audit=node.get("audit").flag(),
+            l7=_flag(node, "l7"),
+            l7_audit=_flag(node, "l7_audit"),
+        )
+
+
+def _entries(doc: Node, files: list[str], rules: int) -> Iterator[ManifestEntry]:
+    for node in _added(doc, "entries"):
+        if _size(node, "rank") >= rules:
+            raise node.get("rank").error("the rank of a rule")
+        yield ManifestEntry(
+            rank=_size(node, "rank"),
+            number=_size(node, "number"),
+            deny=node.get("deny").flag(),
+            audit=node.get("audit").flag(),
+            span=decode_span(node.get("span"), files),
         )
 
 
@@ -312,6 +390,16 @@ def _hook(node: Node) -> HookProgram:
     )
 
 
+def _stream_hook(node: Node) -> StreamHookProgram:
+    return StreamHookProgram(
+        hook=node.get("hook").word(StreamHook),
+        program=node.get("program").text(),
+        entry=node.get("entry").text(),
+        section=node.get("section").text(),
+        next_map=node.get("next_map").text(),
+    )
+
+
 def _budget(node: Node) -> ProgramBudget:
     sizes = {name: _size(node, name) for name in ("instructions", "stack", "maps", "jumps")}
     return ProgramBudget(node.get("program").text(), **sizes)
@@ -323,3 +411,5 @@ def _check_references(doc: Node, manifest: Manifest) -> None:
         raise doc.get("identity_layout").error("as many same keys as `same_keys` has")
     if not isinstance(manifest.policy, dict):
         raise doc.get("policy").error("an object")
+    if manifest.stream_hooks and [h.hook for h in manifest.stream_hooks] != list(StreamHook):
+        raise doc.get("stream_hooks").error("every stream hook once, in their order")

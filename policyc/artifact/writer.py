@@ -21,15 +21,19 @@ from policyc.artifact.manifest import (
     MANIFEST_SECTION,
     HookProgram,
     Manifest,
+    ManifestEntry,
     ManifestGroup,
     ManifestRule,
     ManifestSelected,
     ProgramBudget,
     StaticData,
+    StreamHookProgram,
     to_bytes,
 )
-from policyc.ir.tables import GroupSubject, Tables
-from policyc.model import PolicySet
+from policyc.artifact.stream_layout import STREAM_SECTIONS, StreamHook, stream_map_specs
+from policyc.ir.http_tables import HttpTables
+from policyc.ir.tables import GroupSubject, RankedRule, Tables
+from policyc.model import Action, HttpBlock, PolicySet
 
 RODATA = ".rodata"
 
@@ -60,6 +64,10 @@ def describe(
     static: tuple[StaticData, ...] = (),
     budget: tuple[ProgramBudget, ...] = (),
 ) -> Manifest:
+    blocks = {rule.ref: rule.http for rule in policy.rules if rule.http is not None}
+    http: HttpTables | None = getattr(tables, "http", None)
+    entries = _entries(tables, http, blocks) if http is not None else ()
+    maps = map_specs(identity, len(tables.rules) + len(entries))
     return Manifest(
         language=policy.language,
         compiler=policyc.__version__,
@@ -67,9 +75,22 @@ def describe(
         source_digest=source_digest(policy.files),
         source_files=policy.files,
         rules=tuple(
-            ManifestRule(r.ref, r.span, r.direction, r.tier, r.priority, r.level, r.action, r.log, r.audit)
+            ManifestRule(
+                r.ref,
+                r.span,
+                r.direction,
+                r.tier,
+                r.priority,
+                r.level,
+                r.action,
+                r.log,
+                r.audit,
+                *_l7(blocks.get(r.ref)),
+            )
             for r in tables.rules
         ),
+        entries=entries,
+        stream_hooks=tuple(stream_hook_program(hook) for hook in StreamHook) if http is not None else (),
         selectors=tables.selectors,
         same_keys=tables.same_keys,
         groups=tuple(
@@ -80,7 +101,7 @@ def describe(
         has_audit=tables.has_audit,
         stateless=tables.stateless,
         identity_layout=identity,
-        maps=tuple(map_specs(identity, len(tables.rules))),
+        maps=(*maps, *(stream_map_specs() if http is not None else ())),
         hooks=tuple(hook_program(hook) for hook in Hook),
         static=static,
         budget=budget,
@@ -91,6 +112,13 @@ def describe(
 def hook_program(hook: Hook) -> HookProgram:
     name = hook.name.lower()
     return HookProgram(hook, PROGRAM_PREFIX + name, ENTRY_PREFIX + name, HOOK_SECTIONS[hook], NEXT_PREFIX + name)
+
+
+def stream_hook_program(hook: StreamHook) -> StreamHookProgram:
+    name = hook.name.lower()
+    return StreamHookProgram(
+        hook, PROGRAM_PREFIX + name, ENTRY_PREFIX + name, STREAM_SECTIONS[hook], NEXT_PREFIX + name
+    )
 
 
 def static_data(found: list[Section]) -> tuple[StaticData, ...]:
@@ -104,6 +132,20 @@ def source_digest(files: tuple[tuple[str, str], ...]) -> str:
     for name, file_digest in files:
         digest.update(f"{name}\0{file_digest}\n".encode())
     return digest.hexdigest()
+
+
+def _l7(block: HttpBlock | None) -> tuple[bool, bool]:
+    return block is not None and not block.audit, block is not None and block.audit
+
+
+def _entries(tables: Tables, http: HttpTables, blocks: dict[str, HttpBlock]) -> tuple[ManifestEntry, ...]:
+    return tuple(_entry(tables.rules[rank], blocks, rank, number) for rank, number in http.entries)
+
+
+def _entry(rule: RankedRule, blocks: dict[str, HttpBlock], rank: int, number: int) -> ManifestEntry:
+    block = blocks[rule.ref]
+    entry = block.entries[number - 1]
+    return ManifestEntry(rank, number, entry.action is Action.DENY, rule.audit or block.audit, entry.span)
 
 
 def _subject(subject: GroupSubject) -> int | None:

@@ -84,7 +84,7 @@ def test_a_section_made_by_the_backend_can_be_sealed() -> None:
         (SOUND[:4] + b"\x01" + SOUND[5:], "64-bit little-endian"),
         (SOUND[:5] + b"\x02" + SOUND[6:], "64-bit little-endian"),
         (SOUND[:16] + struct.pack("<H", 2) + SOUND[18:], "relocatable"),
-        (with_manifest(version="1.1"), "format 1.1 is newer"),
+        (with_manifest(version="1.2"), "format 1.2 is newer"),
         (with_manifest(version="2.0"), "format 2.0 is newer"),
         (with_manifest(version="one"), "version: expected MAJOR.MINOR"),
         (with_manifest(format="other"), "format: expected policyc-artifact"),
