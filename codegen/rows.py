@@ -1,7 +1,8 @@
 """Rows as read-only data, and what finds a row's best cell for a key.
 
-A best cell is one i64, `level << 41 | action << 39 | rank << 8 | log`, `branchless.NONE` for none: the smaller one wins, and the
-upper 24 bits tell whether two are of the same level and action.
+A best cell is one i64, `level << 41 | action << 39 | rank << 18 | streams << 2 | stream << 1 | log`, `branchless.NONE` for none: the smaller
+one wins, and the upper 24 bits tell whether two are of the same level and action. `stream`: requests are judged, by the rules of set number
+`streams` (`RowData.stream_sets`; 0: by none but the rule itself).
 
 Array `rows` has a record for each kind of key and row, at [kind * rows + row]: a u64 `first | span << 32`, then the best cell (with audit two,
 enforced and prospective, and one unused) for keys from `first` to `first + span`. Other keys have none. Rows of more than one interval
@@ -19,9 +20,11 @@ from operator import itemgetter
 from policyc.codegen.branchless import NONE, above, smaller
 from policyc.codegen.function import I32, I64, Function, Value
 from policyc.codegen.rodata import Rodata
-from policyc.ir.tables import KEY_END, Best, Cell, KeyKind, Row, Tables
+from policyc.diagnostics import OperationError
+from policyc.ir.tables import KEY_END, Best, Cell, KeyKind, Row, StreamRules, Tables
 
-LEVEL_SHIFT, ACTION_SHIFT, RANK_SHIFT, RANK_BITS = 41, 39, 8, 31
+LEVEL_SHIFT, ACTION_SHIFT, RANK_SHIFT, RANK_BITS, STREAMS_SHIFT, STREAMS_BITS = 41, 39, 18, 21, 2, 16
+LOG, STREAM = 1, 2  # bits of a best cell that add up
 SEARCHED = 1 << 31
 _NO_KEY = 0x7FFFFFFF  # above all keys
 
@@ -55,7 +58,10 @@ class RowData:
     def __init__(self, rodata: Rodata, tables: Tables) -> None:
         self.tables = tables
         self.variants = 2 if tables.has_audit else 1
-        self.logs = any(rule.log for rule in tables.rules)
+        if len(tables.rules) >> RANK_BITS:
+            raise OperationError(f"the policy has more than {1 << RANK_BITS:,} rules", "split it")
+        self.flags = LOG * any(rule.log for rule in tables.rules) | STREAM * (tables.http is not None)
+        self.stream_sets: dict[StreamRules | None, int] = {None: 0}
         self.record = 4 if tables.has_audit else 2
         self._words: list[int] = []
         self._keys: list[int] = []
@@ -77,7 +83,14 @@ class RowData:
         if best is None:
             return NONE
         rule = self.tables.rules[best.rank]
-        return rule.level << LEVEL_SHIFT | int(rule.action) << ACTION_SHIFT | best.rank << RANK_SHIFT | int(best.log)
+        number = rule.level << LEVEL_SHIFT | int(rule.action) << ACTION_SHIFT | best.rank << RANK_SHIFT | LOG * best.log
+        if best.stream is None:
+            return number
+        streams = self.stream_sets.setdefault(best.stream, len(self.stream_sets))
+        if streams >> STREAMS_BITS:
+            help = "many rules with L7 blocks overlap in their ports and peers: let fewer of them meet, or split the policy by subject"
+            raise OperationError(f"more than {1 << STREAMS_BITS:,} sets of L7 rules can judge a connection", help)
+        return number | streams << STREAMS_SHIFT | STREAM
 
     def _bests(self, cell: Cell) -> list[int]:
         return [self.best(b) for b in (cell.enforced, cell.prospective)[: self.variants]]
@@ -173,10 +186,10 @@ class RowData:
         return bests
 
     def fold(self, f: Function, a: Value, b: Value) -> Value:
-        """Of two best cells the better one; of equal level and action the logs add up."""
+        """Of two best cells the better one; of equal level and action the flags add up."""
         result = smaller(f, a, b)
-        if not self.logs:
+        if not self.flags:
             return result
         differs = f.shr(f.xor(a, b), ACTION_SHIFT)
         same = f.sar(f.sub(differs, 1), 63)
-        return f.or_(result, f.and_(f.and_(f.or_(a, b), 1), same))
+        return f.or_(result, f.and_(f.and_(f.or_(a, b), self.flags), same))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from policyc.ir.flat import CidrPeer, ClassPeer, FlatGroup, FlatPeer, Match, Module, SamePeer, SelectorPeer, ServiceSet
 from policyc.ir.numbering import Numbering
-from policyc.ir.tables import GroupSubject, Isolation, KeyKind, RankedRule, SelectedBy, service_key
+from policyc.ir.tables import Block, GroupSubject, Isolation, KeyKind, RankedRule, SelectedBy, service_key
 from policyc.model import (
     AddressSet,
     Direction,
@@ -44,8 +44,12 @@ def lower(policy_set: PolicySet) -> Module:
         partitions=(),
         groups=tuple(groups),
         selected=tuple(SelectedBy(subject, enforced) for subject, enforced in lowering.selected.items()),
-        has_audit=any(p.audit or any(r.audit for r in p.rules) for p in policy_set.policies),
+        has_audit=any(p.audit or any(_is_audited(r) for r in p.rules) for p in policy_set.policies),
     )
+
+
+def _is_audited(rule: Rule) -> bool:
+    return rule.audit or (rule.http is not None and rule.http.audit)
 
 
 def rank_rules(policy_set: PolicySet) -> list[Rule]:
@@ -67,6 +71,7 @@ def _ranked(rules: Sequence[Rule]) -> tuple[RankedRule, ...]:
             log=r.log,
             audit=r.audit,
             span=r.span,
+            block=None if r.http is None else Block.AUDITED if r.http.audit else Block.ENFORCED,
         )
         for r in rules
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from policyc.ir.flat import Module
-from policyc.ir.lower import lower
+from policyc.ir.lower import lower, rank_rules
 from policyc.ir.passes.base import Pass
 from policyc.ir.passes.build_rows import BUILD_ROWS
 from policyc.ir.passes.cost_model import COST_MODEL
@@ -53,4 +54,8 @@ def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
         if observer is not None:
             observer(step.name, module, seconds)
     assert isinstance(module, Tables)
-    return module
+    if not any(rule.http for p in policy.policies for rule in p.rules):
+        return module
+    from policyc.ir.http_lower import lower_http
+
+    return replace(module, http=lower_http(policy, {rule.order: rank for rank, rule in enumerate(rank_rules(policy))}))

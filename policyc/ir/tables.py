@@ -15,6 +15,8 @@ Conventions
   keys the best rule that does name one (only its level is used).
 - A *cell* tells the best rule twice: `enforced` (audited rules left out) and `prospective` (all in). None: no rule matches. `log`
   is true if any rule in this row that matches the key, of the best rule's level and action, says `log`.
+- Where rules of one level with L7 blocks match, `stream` of the best rule tells which: all of its level and action that have a
+  block (in force in that variant) and match, and the first without one.
 - A *group* is all rules of one direction and tier whose policies share one subject. The runtime gives each identity the
   groups that select it. A packet's verdict in a tier is the best cell over the subject's groups, and over the rows of a group that the peer
   selects. Row 0 is always the empty row (one cell: nothing, nothing).
@@ -28,6 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from policyc.ir.http_tables import HttpTables
 from policyc.model import Action, Direction, PeerClass, Selector, Span, Tier
 
 
@@ -45,11 +48,20 @@ KEY_END = 3 << 24  # one past the last key
 
 
 @dataclass(frozen=True, slots=True)
+class StreamRules:
+    """The rules that judge the requests of a connection: ranks of those with a block, ascending, and the lowest rank of one without."""
+
+    rules: tuple[int, ...]
+    plain: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Best:
-    """The best rule of a cell. `log`: see the module's docstring."""
+    """The best rule of a cell. `log`, `stream`: see the module's docstring."""
 
     rank: int
     log: bool
+    stream: StreamRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,13 @@ class Row:
     cells: tuple[tuple[int, Cell], ...]
 
 
+class Block(IntEnum):
+    """Whether the L7 block of a rule is in force or only reports."""
+
+    ENFORCED = 1
+    AUDITED = 2
+
+
 @dataclass(frozen=True)
 class RankedRule:
     """`RankedRule` number R is the rule of rank R. `level` ascends with rank; `span` is its source line."""
@@ -79,6 +98,7 @@ class RankedRule:
     log: bool
     audit: bool
     span: Span
+    block: Block | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +169,8 @@ class Tables:
     """The module. `selectors` are distinct; the empty selector stands for `endpoints` as a subject (as a peer,
     `endpoints` is in `row_endpoint`). `has_audit`: some rule or policy is audited, so prospective verdicts are computed.
     `inline_rows`: the rows, ascending, that the cost model has decided by constants in the code where a group names them,
-    instead of by a search over read-only data. `stateless`: asked for at compilation; every packet is judged by itself."""
+    instead of by a search over read-only data. `stateless`: asked for at compilation; every packet is judged by itself.
+    `http`: what judges requests, where a rule has a block."""
 
     selectors: tuple[Selector, ...]
     same_keys: tuple[str, ...]
@@ -161,6 +182,7 @@ class Tables:
     has_audit: bool
     inline_rows: tuple[int, ...] = ()
     stateless: bool = False
+    http: HttpTables | None = None
 
     @property
     def needs_peer_class(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NoReturn, TypeVar
 
-from policyc.ir.tables import GroupSubject, Isolation, KeyKind, RankedRule, SelectedBy
+from policyc.ir.tables import Block, GroupSubject, Isolation, KeyKind, RankedRule, SelectedBy
 from policyc.model import Action, Direction, Op, PeerClass, Requirement, Selector, Span, Tier
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[(),]|[^\s"(),]+')
@@ -222,7 +222,7 @@ def parse_span(line: Line) -> Span:
 
 
 def print_rule(rank: int, rule: RankedRule) -> str:
-    flags = " log" * rule.log + " audit" * rule.audit
+    flags = " log" * rule.log + " audit" * rule.audit + (f" block-{rule.block.name.lower()}" if rule.block else "")
     return (
         f"rule {rank} {quoted(rule.ref)} {rule.direction.word} {rule.tier.word} {rule.priority} level {rule.level} "
         f"{rule.action.word}{flags} {print_span(rule.span)}"
@@ -234,7 +234,8 @@ def parse_rule(line: Line) -> RankedRule:
     line.expect("level")
     level, action = line.integer(), line.named(Action)
     log, audit = line.take("log"), line.take("audit")
-    return RankedRule(ref, direction, tier, priority, level, action, log, audit, parse_span(line))
+    block = next((b for b in Block if line.take(f"block-{b.name.lower()}")), None)
+    return RankedRule(ref, direction, tier, priority, level, action, log, audit, parse_span(line), block)
 
 
 def print_subject(subject: GroupSubject) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from policyc.ir.tables import EMPTY, Best, Cell, CidrTable, Group, GroupCidrs, RankedRule, Row, SelectedBy, Tables
+from policyc.ir.tables import (
+    EMPTY,
+    Best,
+    Cell,
+    CidrTable,
+    Group,
+    GroupCidrs,
+    RankedRule,
+    Row,
+    SelectedBy,
+    StreamRules,
+    Tables,
+)
 from policyc.ir.text_lines import (
     Line,
     parse_address,
@@ -66,7 +78,13 @@ def _print_cell(cell: Cell) -> str:
 
 
 def _print_best(best: Best | None) -> str:
-    return "none" if best is None else f"rule {best.rank}{' log' * best.log}"
+    if best is None:
+        return "none"
+    stream = ""
+    if best.stream is not None:
+        stream = f" stream {len(best.stream.rules)} {' '.join(map(str, best.stream.rules))}"
+        stream += "" if best.stream.plain is None else f" plain {best.stream.plain}"
+    return f"rule {best.rank}{' log' * best.log}{stream}"
 
 
 def _print_group(index: int, group: Group) -> Iterator[str]:
@@ -217,7 +235,11 @@ def _parse_best(line: Line) -> Best | None:
     if line.take("none"):
         return None
     line.expect("rule")
-    return Best(line.integer(), line.take("log"))
+    rank, log = line.integer(), line.take("log")
+    if not line.take("stream"):
+        return Best(rank, log)
+    rules = tuple(line.integer() for _ in range(line.integer()))
+    return Best(rank, log, StreamRules(rules, line.integer() if line.take("plain") else None))
 
 
 class _CidrLines:

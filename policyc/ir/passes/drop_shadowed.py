@@ -1,8 +1,8 @@
 """drop-shadowed: matches whose rule can never be the counted one nor change whether an event is logged.
 
 A match is shadowed where each of its key intervals is covered by matches of lower rank in its group whose peer covers
-its peer. Covering rules must take part wherever it does: an enforced match needs enforced ones. A match that says `log`
-matters to its whole batch (level and action), so only earlier batches shadow it. NAMED keys matter by level alone: those of a
+its peer. Covering rules must take part wherever it does: an enforced match needs enforced ones. A match that says `log`, and every one of
+a batch (level and action) in which some rule has an L7 block, matters to its whole batch, so only earlier batches shadow it. NAMED keys matter by level alone: those of a
 protocol are also covered once an earlier level decides all its PORTLESS keys. Ranks stay."""
 
 from __future__ import annotations
@@ -73,10 +73,12 @@ class _Shadows:
         return self.matches if len(kept) == len(self.matches) else tuple(kept)
 
     def _batch(self, batch: list[Match]) -> list[Match]:
-        shadowed = {match for match in batch if self.rules[match.rank].log and self._is_covered(match)}
+        has_blocks = any(self.rules[match.rank].block for match in batch)
+        matters = {match for match in batch if has_blocks or self.rules[match.rank].log}
+        shadowed = {match for match in matters if self._is_covered(match)}
         kept = []
         for match in batch:
-            if match in shadowed or (not self.rules[match.rank].log and self._is_covered(match)):
+            if match in shadowed or (match not in matters and self._is_covered(match)):
                 continue
             kept.append(match)
             for first, last in self.services[match.services]:

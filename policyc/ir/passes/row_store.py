@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from policyc.ir.numbering import Numbering
 from policyc.ir.passes.limits import CellBudget
-from policyc.ir.tables import EMPTY, KEY_END, Best, Cell, RankedRule, Row
+from policyc.ir.tables import EMPTY, KEY_END, Best, Cell, RankedRule, Row, StreamRules
 
 PairRow = tuple[int, ...]  # numbers of (first key, cell number) pairs, ascending by key
-CellValue = tuple[int, int, int, int]  # enforced rank (NOBODY: none), its log flag, prospective rank, its log flag
+# Enforced rank (NOBODY: none) and what it says besides, then the prospective ones. What a rank says besides: its log flag, and shifted by one the
+# number of its set of stream rules (0: none has a block).
+CellValue = tuple[int, int, int, int]
+StreamSet = tuple[frozenset[int], int]  # ranks with a block, lowest rank without (NOBODY: none)
 
 NOBODY = -1
 NOTHING: CellValue = (NOBODY, 0, NOBODY, 0)
@@ -31,12 +34,23 @@ class RowStore:
         self._keys = [0]  # of a pair: its first key and its cell
         self._cell_of = [0]
         self._combined: dict[tuple[int, int], int] = {}
+        self._stream_sets: list[StreamSet] = [(frozenset(), NOBODY)]
+        self._stream_numbers: dict[StreamSet, int] = {}
 
     def cell(self, value: CellValue) -> int:
         number = self._cells.setdefault(value, len(self._values))
         if number == len(self._values):
             self._values.append(value)
         return number
+
+    def says(self, log: int, rules: frozenset[int], plain: int) -> int:
+        """What a rank says besides, of its batch's log flag, its rules with a block and its first without (NOBODY: none)."""
+        if not rules:
+            return log
+        number = self._stream_numbers.setdefault((rules, plain), len(self._stream_sets))
+        if number == len(self._stream_sets):
+            self._stream_sets.append((rules, plain))
+        return log | number << 1
 
     def row(self, cells: Iterable[tuple[int, int]]) -> PairRow:
         """The row of (first key, cell number), neighbours differing."""
@@ -85,23 +99,40 @@ class RowStore:
             combined = self._combined[a, b] = self.cell(value)
         return combined
 
-    def _better(self, rank: int, log: int, other: int, other_log: int) -> tuple[int, int]:
+    def _better(self, rank: int, says: int, other: int, other_says: int) -> tuple[int, int]:
         if rank == NOBODY or other == NOBODY:
-            return (other, other_log) if rank == NOBODY else (rank, log)
-        same_batch = self.batch[rank] == self.batch[other]
+            return (other, other_says) if rank == NOBODY else (rank, says)
         if other < rank:
-            rank, log, other_log = other, other_log, log
-        return rank, log | other_log if same_batch else log
+            rank, says, other, other_says = other, other_says, rank, says
+        if self.batch[rank] != self.batch[other]:
+            return rank, says
+        if says > 1 or other_says > 1:
+            return rank, self._together(rank, says, other, other_says)
+        return rank, says | other_says
+
+    def _together(self, rank: int, says: int, other: int, other_says: int) -> int:
+        (rules, plain), (other_rules, other_plain) = (
+            self._stream_sets[s >> 1] if s > 1 else (frozenset[int](), r)
+            for r, s in ((rank, says), (other, other_says))
+        )
+        plains = [p for p in (plain, other_plain) if p != NOBODY]
+        return self.says((says | other_says) & 1, rules | other_rules, min(plains, default=NOBODY))
 
     def finished(self, rows: Iterable[PairRow]) -> tuple[Row, ...]:
         """The rows with their cells, which they share."""
-        cells = [EMPTY if value == NOTHING else _cell(*value) for value in self._values]
+        cells = [EMPTY if value == NOTHING else self._cell(*value) for value in self._values]
         pairs = [(key, cells[cell]) for key, cell in self._pairs]
         return tuple(Row(tuple(map(pairs.__getitem__, row))) for row in rows)
 
+    def _cell(self, enforced: int, says: int, prospective: int, prospective_says: int) -> Cell:
+        best = self._best(prospective, prospective_says)
+        if (enforced, says) == (prospective, prospective_says):
+            return Cell(best, best)
+        return Cell(self._best(enforced, says), best)
 
-def _cell(enforced: int, enforced_log: int, prospective: int, prospective_log: int) -> Cell:
-    best = None if prospective == NOBODY else Best(prospective, bool(prospective_log))
-    if (enforced, enforced_log) == (prospective, prospective_log):
-        return Cell(best, best)
-    return Cell(None if enforced == NOBODY else Best(enforced, bool(enforced_log)), best)
+    def _best(self, rank: int, says: int) -> Best | None:
+        if rank == NOBODY:
+            return None
+        rules, plain = self._stream_sets[says >> 1]
+        stream = StreamRules(tuple(sorted(rules)), None if plain == NOBODY else plain) if rules else None
+        return Best(rank, bool(says & 1), stream)
