@@ -28,7 +28,10 @@ _SERVICES = (syntax.ServiceWord, syntax.Protocol, syntax.AnyService, syntax.Serv
 _CIDRS = (syntax.Address, syntax.FileRef, syntax.Reference, syntax.CidrList, syntax.CidrExcept)
 _PEERS = (*_CIDRS, syntax.Builtin, syntax.Selector, syntax.Same, syntax.WorldCidrs)
 _POLICY_MODIFIERS = (syntax.Audit, syntax.Tier, syntax.Priority, syntax.Default)
-_RULE_MODIFIERS = (syntax.Log, syntax.Audit, syntax.RuleName, syntax.Priority, syntax.Reserved)
+_RULE_MODIFIERS = (
+    *(syntax.Log, syntax.Audit, syntax.RuleName, syntax.Priority),
+    *(syntax.HttpBlock, syntax.Reserved),
+)
 
 
 class Builder:
@@ -131,6 +134,50 @@ class Builder:
     def via_proxy(self, c: list[Token]) -> syntax.Reserved:
         return syntax.Reserved("`via proxy`", join(c[0], c[-1]))
 
+    # --- http
+    def head_limit(self, c: list[Token]) -> syntax.HeadLimit:
+        return syntax.HeadLimit(word(c[1]), join(c[0], c[1]))
+
+    def pattern(self, c: list[Token]) -> syntax.Pattern:
+        return syntax.Pattern(word(c[-1]), len(c) == 2, join(c[0], c[-1]))
+
+    def http_methods(self, c: list[Token]) -> list[Token]:
+        return c[::2]
+
+    def http_paths(self, c: list[Any]) -> list[Any]:
+        return c[::2]
+
+    def http_host(self, c: list[Any]) -> syntax.HttpCondition:
+        return syntax.HttpCondition(word(c[0]), None, nodes(c, syntax.Pattern), False, join(c[0], c[-1]))
+
+    http_upgrade = http_body = http_host
+
+    def http_header(self, c: list[Any]) -> syntax.HttpCondition:
+        absent = isinstance(c[-1], Token) and c[-1].type == "ABSENT"
+        return syntax.HttpCondition(word(c[0]), word(c[1]), nodes(c, syntax.Pattern), absent, join(c[0], c[-1]))
+
+    http_query = http_header
+
+    def http_entry(self, c: list[Any]) -> syntax.HttpEntry:
+        action = word(c[0]) if isinstance(c[0], Token) else None
+        methods, *rest = c[1:] if action else c
+        paths = rest[0] if rest and isinstance(rest[0], list) else []
+        conditions = nodes(rest, syntax.HttpCondition)
+        last = conditions[-1] if conditions else (paths or methods)[-1]
+        words = tuple(word(m) for m in methods)
+        return syntax.HttpEntry(action, words, tuple(paths), conditions, join(action or methods[0], last))
+
+    def http_block(self, c: list[Any]) -> syntax.HttpBlock:
+        options = nodes(c, syntax.Audit, syntax.HeadLimit)
+        return syntax.HttpBlock(word(c[0]), options, nodes(c, syntax.HttpEntry), join(c[0], c[-1]))
+
+    def http_field(self, c: list[Token]) -> syntax.HttpField:
+        name = word(c[1]) if len(c) == 3 else None
+        return syntax.HttpField(word(c[0]), name, word(c[-1]), join(c[0], c[-1]))
+
+    def http_request(self, c: list[Any]) -> syntax.HttpRequest:
+        return syntax.HttpRequest(word(c[0]), word(c[1]), nodes(c, syntax.HttpField), join(c[0], c[-1]))
+
     # --- policies
     def rule(self, c: list[Any]) -> syntax.Rule:
         peers, services, modifiers = [], [], []
@@ -180,18 +227,18 @@ class Builder:
         return syntax.Endpoint(name, tuple(addresses), nodes(labels, syntax.Label), join(c[0], last))
 
     def l7_expectation(self, c: list[Token]) -> syntax.Reserved:
-        return syntax.Reserved("a request in an expectation", join(c[0], c[-1]))
+        return syntax.Reserved(f"`{c[0].value}` in an expectation", join(c[0], c[-1]))
 
     def by(self, c: list[Token]) -> syntax.RuleName:
         return syntax.RuleName(word(c[1]), join(c[0], c[1]))
 
     def expectation(self, c: list[Any]) -> syntax.Expectation:
         services: tuple[syntax.Service, ...] = ()
-        l7, by = None, None
+        request, by = None, None
         last: Any = c[3][-1]
         for part in c[4:]:
-            if isinstance(part, syntax.Reserved):
-                l7 = part.span
+            if isinstance(part, (syntax.HttpRequest, syntax.Reserved)):
+                request = part
             elif isinstance(part, syntax.RuleName):
                 by = part.name
             else:
@@ -200,7 +247,7 @@ class Builder:
             last = part
         ends = (syntax.Word, syntax.Address)
         return syntax.Expectation(
-            word(c[0]), nodes(c[1], *ends), nodes(c[3], *ends), services, l7, by, join(c[0], last)
+            word(c[0]), nodes(c[1], *ends), nodes(c[3], *ends), services, request, by, join(c[0], last)
         )
 
     def test(self, c: list[Any]) -> syntax.Test:

@@ -33,13 +33,23 @@ _SHAPES = {
     "NUMBER": "a number",
     "ADDRESS": "an address",
     "STRING": "a string in quotes",
+    "PATTERN": 'a value ("…" or ~"…")',
+    "METHOD": "a method (`GET`, `*`, …)",
 }
-_NOT_YET = frozenset({"SERVICE_DECL", "NEVER", "ALWAYS", "HTTP", "GRPC", "KAFKA", "DNS", "VIA"})
+_NOT_YET = frozenset(
+    {"SERVICE_DECL", "NEVER", "ALWAYS", "GRPC", "KAFKA", "DNS", "VIA", "CALL", "PRODUCE", "CONSUME", "QNAME"}
+)
 
 
 def describe(accepted: Set[str]) -> tuple[str, ...]:
     """Shapes first, then words, then marks; constructs that are not there yet are left out."""
     kinds = set(accepted) - _NOT_YET
+    if "TILDE" in kinds:  # it begins a regular expression and stands nowhere else
+        kinds -= {"TILDE", "STRING"}
+        kinds.add("PATTERN")
+    if {"STAR", "WORD"} <= kinds:
+        kinds -= {"STAR", "WORD", "NAME"}
+        kinds.add("METHOD")
     summaries: list[str] = []
     for needed, covered, text in _SUMMARIES:
         if needed <= kinds:

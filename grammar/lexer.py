@@ -32,8 +32,11 @@ DECLARATIONS = {
     "always": "ALWAYS",
 }
 # Words that may also name things.
-_SOFT_WORDS = ("at", "load", "in", "not", "exists", "except", "file", "for", "admin", "normal", "baseline", "proxy")
-SOFT = DECLARATIONS | {w: w.upper() for w in _SOFT_WORDS}
+_SOFT_WORDS = (
+    *("at", "load", "in", "not", "exists", "except", "file", "for", "admin", "normal", "baseline", "proxy"),
+    *("header", "query", "upgrade", "body", "limit", "absent", "call", "produce", "consume"),
+)
+SOFT = DECLARATIONS | {w: w.upper() for w in _SOFT_WORDS} | {"name": "QNAME"}  # NAME is the shape of names
 # Words that begin or modify a rule or an expectation, and the built-in peers: they name nothing.
 _HARD_WORDS = (
     *(

@@ -186,7 +186,79 @@ class Reserved:
     span: Span
 
 
-RuleModifier = Log | Audit | Priority | RuleName | Reserved
+# --- http --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeadLimit:
+    """`limit N` of a block; the number as written."""
+
+    number: Word
+    span: Span
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """`"…"`, or `~"…"`, whose text is as written, backslashes included."""
+
+    word: Word
+    regex: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpCondition:
+    """`keyword` is `host`, `header`, `query`, `upgrade` or `body`; only `header` and `query` have a name, and perhaps `absent`."""
+
+    keyword: Word
+    name: Word | None
+    values: tuple[Pattern, ...]
+    absent: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpEntry:
+    """`action` is None where neither `allow` nor `deny` is said."""
+
+    action: Word | None
+    methods: tuple[Word, ...]
+    paths: tuple[Pattern, ...]
+    conditions: tuple[HttpCondition, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpBlock:
+    """`word` is `http`."""
+
+    word: Word
+    options: tuple[Audit | HeadLimit, ...]
+    entries: tuple[HttpEntry, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpField:
+    """`host "…"` (without name) or `header "NAME" "…"` of a request."""
+
+    keyword: Word
+    name: Word | None
+    value: Word
+    span: Span
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """The request of an expectation."""
+
+    method: Word
+    target: Word
+    fields: tuple[HttpField, ...]
+    span: Span
+
+
+RuleModifier = Log | Audit | Priority | RuleName | HttpBlock | Reserved
 PolicyModifier = Audit | Priority | Tier | Default
 
 # --- declarations ------------------------------------------------------------------------------------------------
@@ -274,13 +346,13 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Expectation:
-    """`ends` are words or addresses; `l7` spans the part that speaks of requests."""
+    """Ends are words or addresses; `request` is Reserved for other protocols than HTTP."""
 
     verdict: Word
     sources: tuple[Word | Address, ...]
     destinations: tuple[Word | Address, ...]
     services: tuple[Service, ...]
-    l7: Span | None
+    request: HttpRequest | Reserved | None
     by: Word | None
     span: Span
 

@@ -36,6 +36,11 @@ def _in_policy(rule: str) -> str:
     return f"identity web {{ app == web }}\npolicy p for web {{ ingress {{ {rule} }} }}\n"
 
 
+def _http(entries: str) -> str:
+    """A whole policy around the entries of one block."""
+    return _in_policy(f"allow from any on tcp/80 http {{ {entries} }}")
+
+
 _TABLE = (
     _error(
         "P0001",
@@ -277,6 +282,70 @@ _TABLE = (
         'identity web { version == "1" }\npolicy p for web { egress {} }\n',
     ),
     _error(
+        "P2016",
+        "bad-method",
+        "An entry begins with methods: tokens in capitals with commas between them, or `*` for any.",
+        _http('get "/v1/**"'),
+        _http('GET "/v1/**"'),
+    ),
+    _error(
+        "P2017",
+        "bad-path",
+        "A path begins with `/` and is written decoded, without query; `**` is a whole segment. What no request can match, because "
+        "it would be malformed, is an error.",
+        _http('GET "v1/**"'),
+        _http('GET "/v1/**"'),
+    ),
+    _error(
+        "P2018",
+        "bad-host",
+        "A host is written without scheme, port and dot at its end; `*` stands for bytes of one label, `**` is a whole label.",
+        _http('GET host "api.example:8080"'),
+        _http('GET host "api.example"'),
+    ),
+    _error(
+        "P2019",
+        "bad-header",
+        "The name of a header is a token (RFC 9110, 5.6.2): letters, digits, `-`, `_` and a few other marks; no colon, no space.",
+        _http('GET header "X-Key:" absent'),
+        _http('GET header "X-Key" absent'),
+    ),
+    _error(
+        "P2020",
+        "bad-value",
+        "Values of headers are compared without the white space around them.",
+        _http('GET header "X-Key" "a "'),
+        _http('GET header "X-Key" "a"'),
+    ),
+    _error(
+        "P2021",
+        "bad-upgrade",
+        "`upgrade` names protocols by strings, or none for any.",
+        _http('GET "/ws" upgrade "websocket, h2c"'),
+        _http('GET "/ws" upgrade "websocket", "h2c"'),
+    ),
+    _error(
+        "P2022",
+        "bad-limit",
+        "The limit of a head is 256 to 65536 bytes; `k` stands for 1024.",
+        _in_policy('allow from any on tcp/80 http limit 1m { GET "/v1/**" }'),
+        _in_policy('allow from any on tcp/80 http limit 32k { GET "/v1/**" }'),
+    ),
+    _error(
+        "P2023",
+        "bad-target",
+        "The target of a request is written as a client sends it: `/…`, `*`, `http://…` or HOST:PORT, without spaces.",
+        _http("GET") + 'test "t" { allow host -> web tcp/80 GET "v1" }\n',
+        _http("GET") + 'test "t" { allow host -> web tcp/80 GET "/v1" }\n',
+    ),
+    _warning(
+        "P2101",
+        "unknown-method",
+        "A method that nobody knows but that lies near to a common one is often a slip.",
+        _http('GETT "/v1/**"'),
+        _http('GET "/v1/**"'),
+    ),
+    _error(
         "P3001",
         "unsatisfiable-selector",
         "No labels can meet all conditions of this selector.",
@@ -360,12 +429,63 @@ _TABLE = (
         "cidr a = [ 10.0.0.0/8 ]\ncidr b = [ a except 10.1.0.0/16 ]\n",
         "cidr a = [ 10.0.0.0/8 ]\ncidr b = [ a ] except [ 10.1.0.0/16 ]\n",
     ),
+    _error(
+        "P3013",
+        "misplaced-block",
+        "A block stands on an allow rule, whose requests it judges; deny and pass rules are about whole connections.",
+        _in_policy('deny from any on tcp/80 http { GET "/v1/**" }'),
+        _in_policy('allow from any on tcp/80 http { deny GET "/v1/**" }'),
+    ),
+    _error(
+        "P3014",
+        "block-services",
+        "A rule with a block says its services after `on`, and the block's protocol must be spoken over each: HTTP over tcp.",
+        _in_policy('allow from any on udp/80 http { GET "/v1/**" }'),
+        _in_policy('allow from any on tcp/80 http { GET "/v1/**" }'),
+    ),
+    _error(
+        "P3015",
+        "duplicate-condition",
+        "An entry says each of `host`, `upgrade`, `body`, `header` of a name and `query` of a key once; values with commas between "
+        "them are alternatives.",
+        _http('GET query "page" "1" query "page" "2"'),
+        _http('GET query "page" "1", "2"'),
+    ),
+    _error(
+        "P3016",
+        "framing-header",
+        "Headers that frame a request are checked for every request and cannot be asked for by `header`; for Host and Upgrade there "
+        "are `host` and `upgrade`.",
+        _http('GET header "Host" "api.example"'),
+        _http('GET host "api.example"'),
+    ),
+    _error(
+        "P3017",
+        "request-service",
+        "A request in an expectation goes over tcp.",
+        _http("GET") + 'test "t" { allow host -> web udp/80 GET "/v1" }\n',
+        _http("GET") + 'test "t" { allow host -> web tcp/80 GET "/v1" }\n',
+    ),
     _warning(
         "P3101",
         "never-matches",
         "All peers of this rule are CIDR sets without an address; an empty set matches nothing.",
         "cidr none = []\n" + _in_policy("allow from none"),
         "cidr some = [ 10.0.0.0/8 ]\n" + _in_policy("allow from some"),
+    ),
+    _warning(
+        "P3102",
+        "empty-block",
+        "A block judges every request of its connections; without entries it denies them all.",
+        _http(""),
+        _http("*"),
+    ),
+    _warning(
+        "P3103",
+        "repeated-entry",
+        "Another entry matches the same requests and decides before this one: deny entries before allow entries, then the first.",
+        _http('GET "/a", "/b" GET "/b", "/a"'),
+        _http('GET "/a", "/b"'),
     ),
     _error("P4001", "unreadable-file", "The file is not there or cannot be read.", 'include "nowhere.pol"\n', ""),
     _error(
@@ -389,8 +509,8 @@ _TABLE = (
     _error(
         "P9001",
         "not-there-yet",
-        "The language keeps a place for this construct, but this version of the compiler does not know it: L7 blocks, CIDR "
-        "sets filled at load, services, `via proxy`, `never` and `always`.",
+        "The language keeps a place for this construct, but this version of the compiler does not know it: the blocks `grpc`, "
+        "`kafka` and `dns`, CIDR sets filled at load, services, `via proxy`, `never` and `always`.",
         "cidr live at load\n",
         "cidr live = [ 192.0.2.0/24 ]\n",
     ),

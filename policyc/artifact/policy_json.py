@@ -2,7 +2,8 @@
 
 Spans are `[file index, line, column, end line, end column]`. Address sets stand once each in `address_sets` and are
 referred to by index; IPv4 ranges are pairs of integers, IPv6 ranges pairs of 32 hexadecimal digits, ends included.
-A peer is a word (`any`, `world`, `host`, `endpoints`) or an object with `selector`, `same` or `cidrs`.
+A peer is a word (`any`, `world`, `host`, `endpoints`) or an object with `selector`, `same` or `cidrs`. A value of an HTTP entry is
+`[kind, text, span]`. Rules without a block and expectations without a request have no `http`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from policyc.model import (
     Direction,
     Endpoint,
     Expectation,
+    HttpBlock,
+    HttpCondition,
+    HttpEntry,
+    HttpExpectation,
     Isolation,
     Op,
+    Pattern,
     Peer,
     PeerCidrs,
     PeerClass,
@@ -41,6 +47,7 @@ from policyc.model import (
 Json = Any
 Family = Literal["4", "6"]
 PRIORITY_MAX = 1_000_000
+HEAD_LIMIT_MAX = 64 << 10
 
 
 def encode_selector(selector: Selector) -> Json:
@@ -146,7 +153,39 @@ class _Encoder:
             "log": rule.log,
             "audit": rule.audit,
             "span": self.spans.encode(rule.span),
+        } | ({} if rule.http is None else {"http": self.http_block(rule.http)})
+
+    def http_block(self, block: HttpBlock) -> Json:
+        return {
+            "entries": [self.http_entry(e) for e in block.entries],
+            "audit": block.audit,
+            "limit": block.limit,
+            "span": self.spans.encode(block.span),
         }
+
+    def http_entry(self, entry: HttpEntry) -> Json:
+        return {
+            "number": entry.number,
+            "action": entry.action.word,
+            "methods": list(entry.methods),
+            "paths": self.patterns(entry.paths),
+            "hosts": self.patterns(entry.hosts),
+            "conditions": [self.http_condition(c) for c in entry.conditions],
+            "upgrade": None if entry.upgrade is None else list(entry.upgrade),
+            "body": entry.body,
+            "span": self.spans.encode(entry.span),
+        }
+
+    def http_condition(self, condition: HttpCondition) -> Json:
+        return {
+            "kind": condition.kind,
+            "name": condition.name,
+            "values": self.patterns(condition.values),
+            "absent": condition.absent,
+        }
+
+    def patterns(self, patterns: Sequence[Pattern]) -> Json:
+        return [[p.kind, p.text, self.spans.encode(p.span)] for p in patterns]
 
     def test(self, test: Test) -> Json:
         return {
@@ -164,7 +203,7 @@ class _Encoder:
             "services": [_encode_service(s) for s in expectation.services],
             "by": expectation.by,
             "span": self.spans.encode(expectation.span),
-        }
+        } | ({} if expectation.http is None else {"http": _encode_request(expectation.http)})
 
 
 def _encode_addresses(addresses: AddressSet) -> Json:
@@ -177,6 +216,15 @@ def _encode_service(service: Service) -> Json:
         "ports": None if service.ports is None else list(service.ports),
         "icmp_type": service.icmp_type,
         "icmp_code": service.icmp_code,
+    }
+
+
+def _encode_request(request: HttpExpectation) -> Json:
+    return {
+        "method": request.method,
+        "target": request.target,
+        "host": request.host,
+        "headers": [list(h) for h in request.headers],
     }
 
 
@@ -281,7 +329,53 @@ class _Decoder:
             log=node.get("log").flag(),
             audit=node.get("audit").flag(),
             span=self.span(node),
+            http=None if (block := node.optional("http")) is None else self.http_block(block),
         )
+
+    def http_block(self, node: Node) -> HttpBlock:
+        return HttpBlock(
+            entries=tuple(self.http_entry(n, i) for i, n in enumerate(node.get("entries").items(), 1)),
+            span=self.span(node),
+            audit=node.get("audit").flag(),
+            limit=node.get("limit").integer(1, HEAD_LIMIT_MAX),
+        )
+
+    def http_entry(self, node: Node, number: int) -> HttpEntry:
+        action = node.get("action").word(Action)
+        if action is Action.PASS:
+            raise node.get("action").error("allow or deny")
+        upgrade = node.optional("upgrade")
+        return HttpEntry(
+            number=node.get("number").integer(number, number),
+            action=action,
+            methods=tuple(n.text() for n in node.get("methods").items()),
+            paths=self.patterns(node.get("paths")),
+            hosts=self.patterns(node.get("hosts")),
+            conditions=tuple(self.http_condition(n) for n in node.get("conditions").items()),
+            upgrade=None if upgrade is None else tuple(n.text() for n in upgrade.items()),
+            body=node.get("body").flag(),
+            span=self.span(node),
+        )
+
+    def http_condition(self, node: Node) -> HttpCondition:
+        kind = node.get("kind").text()
+        if kind not in ("header", "query"):
+            raise node.get("kind").error("header or query")
+        return HttpCondition(
+            kind=cast(Literal["header", "query"], kind),
+            name=node.get("name").text(),
+            values=self.patterns(node.get("values")),
+            absent=node.get("absent").flag(),
+        )
+
+    def patterns(self, node: Node) -> tuple[Pattern, ...]:
+        return tuple(self.pattern(n) for n in node.items())
+
+    def pattern(self, node: Node) -> Pattern:
+        kind, text, span = node.fixed(3)
+        if kind.value not in ("string", "glob", "regex"):
+            raise kind.error("string, glob or regex")
+        return Pattern(kind.value, text.text(), decode_span(span, self.files))
 
     def test(self, node: Node) -> Test:
         return Test(
@@ -302,6 +396,7 @@ class _Decoder:
             services=tuple(_decode_service(n) for n in node.get("services").items()),
             by=_optional_text(node, "by"),
             span=self.span(node),
+            http=None if (request := node.optional("http")) is None else _decode_request(request),
         )
 
 
@@ -363,6 +458,15 @@ def _decode_endpoint(node: Node) -> Endpoint:
         labels={key: value.text() for key, value in node.get("labels").members()},
         cgroup=_optional_text(node, "cgroup"),
         interface=_optional_text(node, "interface"),
+    )
+
+
+def _decode_request(node: Node) -> HttpExpectation:
+    return HttpExpectation(
+        method=node.get("method").text(),
+        target=node.get("target").text(),
+        host=_optional_text(node, "host"),
+        headers=tuple(_pair(n) for n in node.get("headers").items()),
     )
 
 

@@ -10,6 +10,7 @@ from policyc.check.addresses import BadAddress, Family, Prefix
 from policyc.check.cidrs import Cidrs
 from policyc.check.findings import Findings
 from policyc.check.policies import not_there_yet
+from policyc.check.requests import request
 from policyc.check.scope import Scope
 from policyc.check.selectors import label
 from policyc.check.services import Services
@@ -18,7 +19,7 @@ from policyc.model import Endpoint, Expectation, Span, Test, TestEnd
 
 
 class References:
-    """The references that `by` can name; of `broken` policies, and where a file was `lost`, some may be missing."""
+    """The references that `by` can name, those of entries included; of `broken` policies, and where a file was `lost`, some may be missing."""
 
     def __init__(self, known: set[str], broken: set[str], lost: bool) -> None:
         self.known = known
@@ -27,15 +28,16 @@ class References:
         self.lost = lost
 
     def check(self, word: syntax.Word, found: Findings) -> str | None:
-        """None for what is surely no reference, or is not there yet; then there is a finding."""
+        """None for what is surely no reference; then there is a finding."""
         reference = word.text
         if self.lost or reference in self.known or reference.partition(".")[0] in self.broken:
             return reference
         rule, _, entry = reference.rpartition(".")
-        if entry.isdigit() and rule in self.known:
-            not_there_yet("a reference to an L7 entry", word.span, found)
-            return None
         help = "write `POLICY.NAME` for a rule `as NAME`, or `POLICY.DIRECTION.N`"
+        if entry.isdigit() and rule in self.known:
+            help = f"`{rule}` has no entry of this number"
+            if f"{rule}.1" not in self.known:
+                help = f"`{rule}` has no block, and so no entries"
         suggestion = found.suggestion(reference, self.sorted, len(self.sorted))
         found.add(
             "unknown-reference", f"there is no rule `{reference[:80]}`", word.span, suggestion=suggestion, help=help
@@ -109,14 +111,16 @@ class Cases:
         destinations = self._ends(node.destinations, endpoints, scope)
         self._families(node, sources, destinations, _Families(endpoints, scope.broken))
         services = self.services.read(node.services, scope)
-        by = None
-        if node.l7 is not None:
-            not_there_yet("a request in an expectation", node.l7, self.found)
-        elif node.by is not None:
+        by, http = None, None
+        if isinstance(node.request, syntax.Reserved):
+            not_there_yet(node.request.what, node.request.span, self.found)
+        elif node.request is not None:
+            http = request(node.request, services, self.found)
+        if node.by is not None and not isinstance(node.request, syntax.Reserved):
             by = self.references.check(node.by, self.found)
         verdict: Literal["allow", "deny"] = "allow" if node.verdict.text == "allow" else "deny"
         known = tuple(e for e in sources if e), tuple(e for e in destinations if e)
-        return Expectation(verdict, *known, services, by, node.span)
+        return Expectation(verdict, *known, services, by, node.span, http)
 
     def _ends(
         self, nodes: tuple[syntax.Word | syntax.Address, ...], endpoints: dict[str, Endpoint], scope: Scope

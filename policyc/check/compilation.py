@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from policyc.check.cases import Cases, References
 from policyc.check.cidrs import Cidrs
@@ -13,7 +14,7 @@ from policyc.check.policies import Policies, not_there_yet
 from policyc.check.scope import Declared, Scope, Unit, scopes
 from policyc.check.services import Services
 from policyc.grammar import syntax
-from policyc.model import Policy, PolicySet, Selector, Test
+from policyc.model import Policy, PolicySet, Rule, Selector, Test
 from policyc.sources import Root
 
 LANGUAGE = 1
@@ -33,7 +34,7 @@ def check(units: list[Unit], root: Root, found: Findings) -> PolicySet:
     _read_declared(declared, peers, cidrs, services)
     broken = {name for u in units for name in u.tree.broken}
     lost = any(u.lost or u.tree.lost for u in units)
-    references = References({r.ref for p in policies for r in p.rules}, broken, lost)
+    references = References({ref for p in policies for r in p.rules for ref in _references(r)}, broken, lost)
     tests = _tests(units, visible, Cases(cidrs, services, references, found))
     if not found.failed:
         _unused(declared, found)
@@ -42,6 +43,13 @@ def check(units: list[Unit], root: Root, found: Findings) -> PolicySet:
     return PolicySet(
         LANGUAGE, tuple(files), _identities(declared, peers), tuple(policies), cidrs.mentioned, tuple(tests)
     )
+
+
+def _references(rule: Rule) -> Iterator[str]:
+    """What `by` can name of a rule: itself and its entries."""
+    yield rule.ref
+    if rule.http is not None:
+        yield from (f"{rule.ref}.{entry.number}" for entry in rule.http.entries)
 
 
 def _policies(units: list[Unit], visible: dict[str, Scope], policies: Policies, found: Findings) -> list[Policy]:

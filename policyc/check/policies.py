@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyc.check import http
 from policyc.check.findings import Findings
 from policyc.check.peers import Peers, matches_nothing
 from policyc.check.scope import Scope
@@ -150,6 +151,10 @@ class Policies:
         modifiers = self._once(node.modifiers)
         self._host_has_no_labels(node, header)
         self._can_match(node, peers)
+        block = modifiers.get(syntax.HttpBlock)
+        judged = (
+            http.block(block, node, services, scope, self.services) if isinstance(block, syntax.HttpBlock) else None
+        )
         order, self.order = self.order, self.order + 1
         return Rule(
             order,
@@ -164,6 +169,7 @@ class Policies:
             syntax.Log in modifiers,
             header.audit or syntax.Audit in modifiers,
             node.span,
+            judged,
         )
 
     def _name(self, node: object, names: dict[str, Span]) -> str | None:

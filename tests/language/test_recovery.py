@@ -127,9 +127,6 @@ def test_words_of_the_language_as_names_labels_and_values(text: str, compiled) -
 @pytest.mark.parametrize(
     "block",
     [
-        'http { GET, HEAD "/v1/**" POST "/v1/orders" header "Content-Type" "application/json" deny * "/x/**" }',
-        'http audit { GET "/v2/**" }',
-        'http limit 32k { GET ~"/[a-z]+\\d" host "a.b" { nested { deeper } } }',
         'dns answer nxdomain { name "*.prod.svc", "api.stripe.com" }',
         'grpc { service "a.B" method "Get*" deny service "a.B" method "Drop" }',
         'kafka { produce topic "orders" consume topic "p" group "g" client "c" admin api Metadata version 0-13 }',

@@ -292,8 +292,9 @@ test "title" {
         ("endpoint a 10.0.0.1 {} allow 10.0.0.0/8 -> a", ["bad-address"]),
         ("allow host -> host by p.ingress.2", ["unknown-reference"]),
         ("allow host -> host by q.x", ["unknown-reference"]),
-        ("allow host -> host by p.ingress.1.1", ["not-there-yet"]),
-        ('allow host -> host tcp/80 GET "/x" by p.ingress.1.1', ["not-there-yet"]),
+        ("allow host -> host by p.ingress.1.1", ["unknown-reference"]),
+        ('allow host -> host tcp/80 GET "/x" by p.ingress.1.1', ["unknown-reference"]),
+        ('allow host -> host tcp/80 call "a.B" "Get" by p.ingress.1.1', ["not-there-yet"]),
         ("allow host -> host web", ["unknown-name"]),
     ],
 )
