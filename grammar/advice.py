@@ -24,6 +24,12 @@ _ELEMENTS = frozenset({"NAME", "ADDRESS", "SERVICE", "RBRACE", "RSQB", "RPAR", "
 def advice(token: Token, before: Token | None, accepted: Set[str]) -> str | None:
     """`before` is the token before, `accepted` the terminals that could stand here."""
     kind = token.type
+    if {"STAR", "WORD"} <= accepted and "ADDRESS" not in accepted:
+        return _in_block(token, before, accepted)
+    if kind in _UNQUOTED and _wants_string(before, accepted):
+        return "paths, values and the names of headers stand in quotes"
+    if kind == "STRING" and "QNAME" in accepted and before is not None and before.type == "NAME":
+        return "a request stands behind its service: tcp/8080 GET …"
     if kind in _ACTIONS | _SECTIONS:
         return _misplaced(kind, accepted)
     if before is not None and before.type in _ACTIONS and "FROM" in accepted:
@@ -47,6 +53,27 @@ def advice(token: Token, before: Token | None, accepted: Set[str]) -> str | None
     if "COMMA" in accepted and _follows_element(token, before):
         return "several stand with commas between them"
     return None
+
+
+_UNQUOTED = ("NAME", "WORD", "NUMBER", "ADDRESS", "SERVICE", "STAR")
+
+
+def _wants_string(before: Token | None, accepted: Set[str]) -> bool:
+    """Whether a string of an entry or of a request must stand here."""
+    if "TILDE" in accepted and "ADDRESS" not in accepted:
+        return True
+    return accepted == {"STRING"} and before is not None and before.type in ("HEADER", "QUERY", "HOST", "NAME", "WORD")
+
+
+def _in_block(token: Token, before: Token | None, accepted: Set[str]) -> str | None:
+    """Where an entry of a block, or another of its methods, could begin."""
+    if token.type in _ACTIONS:
+        return "end the block with `}`; rules stand behind it"
+    if token.type not in ("STRING", "TILDE"):
+        return None
+    if "COMMA" in accepted and before is not None and before.type == "STRING":
+        return "several stand with commas between them"
+    return 'an entry begins with its methods, `*` for any: GET "/v1/**"'
 
 
 def _misplaced(kind: str, accepted: Set[str]) -> str | None:

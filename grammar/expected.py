@@ -35,6 +35,7 @@ _SHAPES = {
     "STRING": "a string in quotes",
     "PATTERN": 'a value ("…" or ~"…")',
     "METHOD": "a method (`GET`, `*`, …)",
+    "REQUEST": 'a request (`GET "/…"`)',
 }
 _NOT_YET = frozenset(
     {"SERVICE_DECL", "NEVER", "ALWAYS", "GRPC", "KAFKA", "DNS", "VIA", "CALL", "PRODUCE", "CONSUME", "QNAME"}
@@ -44,12 +45,15 @@ _NOT_YET = frozenset(
 def describe(accepted: Set[str]) -> tuple[str, ...]:
     """Shapes first, then words, then marks; constructs that are not there yet are left out."""
     kinds = set(accepted) - _NOT_YET
-    if "TILDE" in kinds:  # it begins a regular expression and stands nowhere else
+    if "TILDE" in kinds and "ADDRESS" not in kinds:  # a regular expression
         kinds -= {"TILDE", "STRING"}
         kinds.add("PATTERN")
-    if {"STAR", "WORD"} <= kinds:
+    if {"STAR", "WORD"} <= kinds and "ADDRESS" not in kinds:
         kinds -= {"STAR", "WORD", "NAME"}
         kinds.add("METHOD")
+    if "QNAME" in accepted:
+        kinds -= {"NAME", "WORD"}
+        kinds.add("REQUEST")
     summaries: list[str] = []
     for needed, covered, text in _SUMMARIES:
         if needed <= kinds:

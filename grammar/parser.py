@@ -32,6 +32,7 @@ ACTIONS = frozenset({"ALLOW", "DENY", "PASS"})
 SECTIONS = frozenset({"INGRESS", "EGRESS"})
 DECLARATIONS = frozenset(lexer.DECLARATIONS.values())
 STARTERS = ACTIONS | SECTIONS | DECLARATIONS | {"ENDPOINT"}
+METHODS = frozenset({"NAME", "WORD", "STAR"})  # one of them begins an entry of a block
 NAMED = frozenset({"IDENTITY", "CIDR", "PORTS", "POLICY", "SERVICE_DECL", "ENDPOINT", "AS"})
 HARD = frozenset(lexer.HARD.values())
 NAMES = frozenset(lexer.SOFT.values()) | {"NAME"}
@@ -63,10 +64,13 @@ class _NoLexer(Lexer):
 
 @dataclass(frozen=True)
 class _Tables:
-    """The parser and the states in which a word that begins something has just been read as such."""
+    """The parser and the states in which a word that begins something has just been read as such; `entries`: those in which an
+    entry of a block can begin, `acted`: those behind its `allow` or `deny`."""
 
     lark: Lark
     begun: frozenset[int]
+    entries: frozenset[int]
+    acted: frozenset[int]
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +89,9 @@ def _tables() -> _Tables:
     states = lark.parse_interactive().parser_state.parse_conf.states
     targets = {row[kind][1] for row in states.values() for kind in STARTERS if kind in row and row[kind][0] is Shift}
     begun = {s for s in targets if any(k.isupper() and action is Shift for k, (action, _) in states[s].items())}
-    return _Tables(lark, frozenset(begun))
+    entries = {s for s, row in states.items() if all(k in row and row[k][0] is Shift for k in ("STAR", "DENY"))}
+    acted = {states[s][kind][1] for s in entries for kind in ("ALLOW", "DENY")}
+    return _Tables(lark, frozenset(begun), frozenset(entries), frozenset(acted))
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,14 @@ class _Parse:
             if d.span is not None and d.name != "control-character":
                 self.unread.setdefault(d.span.line, []).append(d.span.column)
         tables = _tables()
-        self.begun = tables.begun
+        self.tables = tables
         self.parser: Any = tables.lark.parse_interactive()
         self.state: Any = self.parser.parser_state
         self.rows = self.state.parse_conf.states
         self.silent = copy(self.state.parse_conf)
         self.silent.callbacks = {}
         self.opened: list[Token] = []
+        self.block: Token | None = None  # the last brace with entries behind it
         self.mark = _Mark(list(self.state.state_stack), [], 0, 0)
         self.policy = ""
         self.broken: set[str] = set()
@@ -151,14 +158,18 @@ class _Parse:
         """Raises UnexpectedToken. `index` is the place of the token, or of the one it stands for."""
         kind = token.type
         if kind in KEYWORDS:
+            if self.opens_rule(index) and self.in_entries():
+                raise UnexpectedToken(token, {"RBRACE"})  # `allow` begins an entry, too, but not this one
             kind = self.feed_word(token, index)
         else:
             self.state.feed_token(token)
         if kind == "LBRACE":
             self.opened.append(token)
+            if self.state.state_stack[-1] in self.tables.entries:
+                self.block = token
         elif kind == "RBRACE":
             self.opened.pop()
-        elif kind in STARTERS and self.state.state_stack[-1] in self.begun:
+        elif (kind in STARTERS or kind in METHODS) and self.begins(self.state, kind):
             self.mark = _Mark(self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index)
             if kind == "POLICY":
                 self.policy = self.text(index + 1)
@@ -193,8 +204,21 @@ class _Parse:
     def kind(self, index: int) -> str:
         return self.tokens[index].type if 0 <= index < len(self.tokens) else "$END"
 
-    def closings(self, kind: str) -> int | None:
-        """How many open blocks must be closed before `kind` begins something (or ends the file); None: it never does."""
+    def begins(self, state: Any, kind: str) -> bool:
+        """Whether `kind`, which `state` just took, began something."""
+        if kind in METHODS:
+            return state.state_stack[-2] in self.tables.entries
+        return state.state_stack[-1] in self.tables.begun
+
+    def in_entries(self) -> bool:
+        return bool(self.opened) and self.opened[-1] is self.block
+
+    def opens_rule(self, index: int) -> bool:
+        return self.kind(index) in ACTIONS and self.kind(index + 1) in ("FROM", "TO")
+
+    def closings(self, kind: str, rule: bool = False) -> int | None:
+        """How many open blocks must be closed before `kind` begins something (or ends the file); None: it never does. `rule`: what it
+        begins is a rule, no entry of a block."""
         for count in range(len(self.opened) + 1):
             trial = self.trial()
             try:
@@ -203,7 +227,9 @@ class _Parse:
                 trial.feed_token(Token(kind, "", self.end.span, ""), kind == "$END")
             except UnexpectedToken:
                 continue
-            if kind == "$END" or trial.state_stack[-1] in self.begun:
+            if rule and trial.state_stack[-1] in self.tables.acted:
+                continue
+            if kind == "$END" or self.begins(trial, kind):
                 return count
         return None
 
@@ -227,7 +253,7 @@ class _Parse:
             self.feed(substitute, index)
             return index + 1
         notes: tuple[tuple[str, Span], ...] = ()
-        if token.type in DECLARATIONS and self.opened:
+        if self.opened and (token.type in DECLARATIONS or (self.opens_rule(index) and self.in_entries())):
             notes = (("this block is still open", self.opened[-1].span),)
         missing = self.lacks_brace(token, index, accepted)
         if self.kind(index - 1) == "NOT":
@@ -259,7 +285,7 @@ class _Parse:
             trial.feed_token(token)
         except UnexpectedToken:
             return False
-        return trial.state_stack[-1] in self.begun
+        return self.begins(trial, token.type)
 
     def is_told(self, index: int) -> bool:
         """Whether what the lexer reported stands right before this token."""
@@ -338,7 +364,7 @@ class _Parse:
             trial.feed_token(Token(kind, "", self.end.span, ""))
         except UnexpectedToken:
             return False
-        return trial.state_stack[-1] in self.begun
+        return self.begins(trial, kind)
 
     def recover(self, index: int) -> int:
         level = len(self.opened)
@@ -358,8 +384,10 @@ class _Parse:
                 level = max(level, floor)
             elif kind == "NAME" and floor <= 1:
                 self.broken.add(self.text(at))
+            elif kind in METHODS and level == floor and self.is_method(at) and self.begins_here(kind):
+                return at
             elif kind in STARTERS and self.is_beginning(at, level > floor):
-                count = self.closings(kind)
+                count = self.closings(kind, self.opens_rule(at))
                 if count is not None:
                     self.close(count, self.tokens[max(at - 1, 0)].span)
                     return at
@@ -390,7 +418,7 @@ class _Parse:
         """Whether the word at `at` looks like one that begins something; `inside` an unfinished block it must look more so."""
         kind, before, after = self.kind(at), self.kind(at - 1), self.kind(at + 1)
         if kind in ACTIONS:
-            if after in ("FROM", "TO"):
+            if after in ("FROM", "TO") or (after in METHODS and not inside and self.is_method(at + 1)):
                 return True
             return not inside and (self.starts_line(at) or before in ("LBRACE", "RBRACE"))
         if kind in SECTIONS:
@@ -404,6 +432,12 @@ class _Parse:
         if kind == "LANGUAGE":
             return after == "NUMBER"
         return after in NAMES or after in HARD or after == "WORD"
+
+    def is_method(self, at: int) -> bool:
+        """Whether the word at `at` looks like the first method of an entry."""
+        if self.kind(at - 1) == "COMMA":
+            return False
+        return self.starts_line(at) or self.text(at).isupper() or self.kind(at) == "STAR"
 
     def starts_line(self, at: int) -> bool:
         return at == 0 or self.tokens[at - 1].span.line != self.tokens[at].span.line

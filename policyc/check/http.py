@@ -103,9 +103,11 @@ class _Entry:
         deny = self.node.action is not None and self.node.action.text == "deny"
         action: Literal[Action.ALLOW, Action.DENY] = Action.DENY if deny else Action.ALLOW
         methods = http_words.methods(self.node.methods, self.found)
-        paths = http_patterns.paths(self.node, methods, self.found)
-        for condition in self.node.conditions:
-            self._condition(condition)
+        paths: tuple[Pattern, ...] = ()
+        if not http_words.is_misspelt_condition(self.node.methods[0]):
+            paths = http_patterns.paths(self.node, methods, self.found)
+            for condition in self.node.conditions:
+                self._condition(condition)
         return HttpEntry(
             self.number,
             action,

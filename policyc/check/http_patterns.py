@@ -40,6 +40,8 @@ def distinct(patterns: Iterable[Pattern | None]) -> tuple[Pattern, ...]:
 
 def within(word: syntax.Word, at: int, end: int) -> Span:
     """The place of characters `at` to `end` (exclusive) of a string's text, where quotes and backslashes were written as escapes."""
+    if (at, end) == (0, len(word.text)):
+        return word.span
     start = word.span.column + 1
     first, last = (start + i + sum(c in '"\\' for c in word.text[:i]) for i in (at, end))
     limit = word.span.end_column - 1

@@ -27,18 +27,24 @@ def methods(words: tuple[syntax.Word, ...], found: Findings) -> tuple[str, ...]:
     return () if star is not None else tuple(dict.fromkeys(m for m in (method(w, found) for w in words) if m))
 
 
-def method(word: syntax.Word, found: Findings) -> str | None:
-    """One method; None for what is none."""
+def is_misspelt_condition(word: syntax.Word) -> bool:
+    """Whether what stands as a method was surely meant to go on with the entry before: `heeder`."""
+    return word.text.islower() and nearest(word.text, (*CONDITIONS, *COMMON_METHODS)) in CONDITIONS
+
+
+def method(word: syntax.Word, found: Findings, of_entry: bool = True) -> str | None:
+    """One method, of an entry or of a request; None for what is none."""
     text = word.text
     if text in CONDITIONS:
-        help = f"write `*` before `{text}` for any method"
-        found.add("bad-method", f"an entry begins with its methods, not with `{text}`", word.span, help=help)
+        help = f"write `*` before `{text}` for any method" if of_entry else "a request begins with its method"
+        found.add("bad-method", f"`{text}` is no method", word.span, help=help)
         return None
     if not _TOKEN.match(text) or text != text.upper():
         suggestion = nearest(text, (*COMMON_METHODS, *CONDITIONS))
         message = f"`{text[:40]}` is not a method"
-        expected = ("a method in capitals", "`*`")
-        found.add("bad-method", message, word.span, expected=expected, suggestion=suggestion)
+        expected = ("a method in capitals", "`*`") if of_entry else ("a method in capitals",)
+        help = None if of_entry else "methods are tokens in capitals"
+        found.add("bad-method", message, word.span, expected=expected, suggestion=suggestion, help=help)
         return None
     if text not in COMMON_METHODS and text not in OTHER_METHODS:
         suggestion = nearest(text, COMMON_METHODS)

@@ -20,7 +20,7 @@ def request(node: syntax.HttpRequest, services: tuple[Service, ...], found: Find
     """What is sent; None if it cannot be. `services` are those of the expectation."""
     if not_tcp(services):
         found.add("request-service", "a request is sent over tcp only", node.span, help="name a tcp service: tcp/8080")
-    method = http_words.method(node.method, found)
+    method = http_words.method(node.method, found, of_entry=False)
     sendable = _target(node.target, found)
     host: syntax.HttpField | None = None
     headers: list[tuple[str, str]] = []
