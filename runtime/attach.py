@@ -17,6 +17,7 @@ from policyc.runtime import bpffs, netlink, programs
 from policyc.runtime.libbpf import (
     ATTACH_CGROUP_EGRESS,
     ATTACH_CGROUP_INGRESS,
+    ATTACH_CGROUP_SOCK_OPS,
     ATTACH_TCX_EGRESS,
     ATTACH_TCX_INGRESS,
     ATTACH_XDP,
@@ -44,6 +45,7 @@ CGROUP_SIDES = {
     Hook.CGROUP_INGRESS: (ATTACH_CGROUP_INGRESS, "ingress"),
     Hook.CGROUP_EGRESS: (ATTACH_CGROUP_EGRESS, "egress"),
 }
+STREAMS_PIN = "cgroup-streams-"
 
 
 class Attacher:
@@ -198,21 +200,16 @@ class Attacher:
 
     def attach_cgroup(self, point: CgroupPoint, program: Programs) -> None:
         """Both sides of a cgroup, or none of them; one that is there already stays."""
-        try:
-            fd = os.open(point.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as failure:
-            raise error(failure.errno or errno.EIO, f"open cgroup {point.path}") from None
-        made: list[Hook] = []
+        made: list[Path] = []
         try:
             for hook, (attach_type, _) in CGROUP_SIDES.items():
-                if self._attach_cgroup_side(point, hook, fd, attach_type, program[hook]):
-                    made.append(hook)
+                pin = self._cgroup_pin(point.id, hook)
+                if _attach_cgroup_side(point, pin, attach_type, program[hook]):
+                    made.append(pin)
         except OperationError:
-            for hook in made:
-                bpffs.unpin(self._cgroup_pin(point.id, hook))
+            for pin in made:
+                bpffs.unpin(pin)
             raise
-        finally:
-            os.close(fd)
 
     def detach_cgroup(self, point: CgroupPoint) -> None:
         for hook in CGROUP_SIDES:
@@ -229,19 +226,45 @@ class Attacher:
     def _cgroup_pin(self, number: int, hook: Hook) -> Path:
         return self._folder / f"cgroup-{CGROUP_SIDES[hook][1]}-{number}"
 
-    def _attach_cgroup_side(self, point: CgroupPoint, hook: Hook, fd: int, attach_type: int, program: int) -> bool:
-        """Whether it was not there yet."""
-        pin = self._cgroup_pin(point.id, hook)
-        if _link_holds(pin):
-            return False
-        bpffs.unpin(pin)
+    # --- streams of a cgroup ----------------------------------------------------------------------------------------
+
+    def attach_streams(self, point: CgroupPoint, program: int) -> bool:
+        """Has the sock_ops program `program` take over the sockets of a cgroup. Whether it was not there yet."""
+        return _attach_cgroup_side(point, self._streams_pin(point.id), ATTACH_CGROUP_SOCK_OPS, program)
+
+    def detach_streams(self, point: CgroupPoint) -> None:
+        bpffs.unpin(self._streams_pin(point.id))
+
+    def streams_attached(self, point: CgroupPoint) -> bool:
+        return _link_holds(self._streams_pin(point.id))
+
+    def detach_all_streams(self) -> None:
+        for pin in bpffs.pins_in(self._folder, f"{STREAMS_PIN}*"):
+            bpffs.unpin(pin)
+
+    def _streams_pin(self, number: int) -> Path:
+        return self._folder / f"{STREAMS_PIN}{number}"
+
+
+def _attach_cgroup_side(point: CgroupPoint, pin: Path, attach_type: int, program: int) -> bool:
+    """Whether it was not there yet."""
+    if _link_holds(pin):
+        return False
+    bpffs.unpin(pin)
+    try:
+        fd = os.open(point.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as failure:
+        raise error(failure.errno or errno.EIO, f"open cgroup {point.path}") from None
+    try:
         result = _link(program, fd, attach_type, 0)
         if result == -errno.EPERM and effective_capabilities() >> 12 & 1:
             raise OperationError(_held(point, fd, attach_type), "detach it (`bpftool cgroup tree` shows where it is)")
-        if result < 0:
-            raise error(-result, f"attach a program to cgroup {point.path}")
-        _keep(result, pin)
-        return True
+    finally:
+        os.close(fd)
+    if result < 0:
+        raise error(-result, f"attach a program to cgroup {point.path}")
+    _keep(result, pin)
+    return True
 
 
 def note_qdiscs(header: Header, points: Iterable[DevicePoint]) -> bool:

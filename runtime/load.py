@@ -25,6 +25,7 @@ from policyc.artifact.layout import (
     ENTRY_PREFIX,
     HOST_ENDPOINT,
     IPCACHE,
+    NEXT_PREFIX,
     POINT,
     POINT_KEY,
     PROGRAM_PREFIX,
@@ -38,9 +39,10 @@ from policyc.artifact.layout import (
     State,
 )
 from policyc.artifact.reader import Artifact
+from policyc.artifact.stream_layout import StreamHook
 from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
-from policyc.runtime import addresses, bpffs, connections, netlink, sockets
+from policyc.runtime import addresses, bpffs, connections, netlink, sockets, streams
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs, plan_hooks
 from policyc.runtime.generations import following, pass_over
@@ -49,7 +51,15 @@ from policyc.runtime.maps import Map
 from policyc.runtime.names import check_name
 from policyc.runtime.namespaces import elsewhere
 from policyc.runtime.object import Object
-from policyc.runtime.pins import NEXT, NUMBER, SHARED, ZERO, Pins, active, close_all
+from policyc.runtime.pins import (
+    NUMBER,
+    SHARED,
+    TABLES,
+    ZERO,
+    Pins,
+    active,
+    close_all,
+)
 from policyc.runtime.points import CgroupPoint, DevicePoint, DeviceTable, Plan, Spec, plan_from_state, renew_cgroup
 from policyc.runtime.programs import program_id
 from policyc.runtime.recovery import finish, recover
@@ -120,7 +130,7 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         if store.current.exists():
             # The registry shares the lock, which this function's `with` gives back.
             previous = resources.enter_context(Replaced(store))
-            _refuse_damage(Pins(name), previous.registry.header.number)
+            _refuse_damage(Pins(name), previous.registry)
         else:
             refuse_strays(name)
         options.progress("checking attach points")
@@ -132,9 +142,8 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
             _prepare(obj, contents, pins if previous else None)
             if not options.dry_run:
                 bpffs.ensure_mounted()
-            obj.load(
-                () if options.dry_run else _unneeded(contents.plan, previous.registry.plan if previous else Plan())
-            )
+            before = previous.registry.plan if previous else Plan()
+            obj.load(() if options.dry_run else _unneeded(artifact, contents.plan, before, pins if previous else None))
             generation = following(previous.registry.generation) if previous else 1
             if not options.dry_run:
                 _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
@@ -152,8 +161,8 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
     )
 
 
-def _refuse_damage(pins: Pins, number: int) -> None:
-    missing = pins.missing(number)
+def _refuse_damage(pins: Pins, registry: Registry) -> None:
+    missing = pins.missing(registry.header.number, registry.header.streams and bool(registry.plan.cgroups))
     if missing:
         raise OperationError(
             f"pins of load {pins.name!r} are not there, something other than policyc removed them: {', '.join(missing)}",
@@ -214,6 +223,7 @@ def _header(artifact: Artifact, name: str, options: Options, old: Registry | Non
         loaded_at=time.time(),
         host_listed=listed,
         qdiscs=list(old.header.qdiscs) if old else [],
+        streams=bool(artifact.manifest.stream_hooks),
     )
 
 
@@ -315,7 +325,7 @@ def _reuse(obj: Object, name: str, pins: Pins) -> None:
     try:
         if obj.shape(name) == (table.type, table.key_size, table.entry_size):
             obj.reuse(name, table.fd)
-        elif name == "switch" or name in NEXT:
+        elif name not in TABLES:
             raise OperationError(
                 f"the loaded policy {pins.name!r} was made by another version whose map {name} differs",
                 f"`policyc unload {pins.name}`, then load again: connections are judged anew",
@@ -324,11 +334,12 @@ def _reuse(obj: Object, name: str, pins: Pins) -> None:
         table.close()
 
 
-def _unneeded(plan: Plan, before: Plan) -> list[str]:
+def _unneeded(artifact: Artifact, plan: Plan, before: Plan, pins: Pins | None) -> list[str]:
     """The programs that no point asks for; `completion.complete` loads them when an endpoint brings the first. Without any point:
-    XDP, which no endpoint brings. What the replaced load has attached judges until it is detached."""
+    XDP, which no endpoint brings. What the replaced load (`pins`) has attached judges until it is detached."""
     needed = plan_hooks(plan) | plan_hooks(before) or set(Hook) - {Hook.XDP_INGRESS}
-    return [PROGRAM_PREFIX + hook.name.lower() for hook in Hook if hook not in needed]
+    packets = [PROGRAM_PREFIX + hook.name.lower() for hook in Hook if hook not in needed]
+    return packets + streams.unneeded(artifact, pins, plan, before)
 
 
 def _power(number: int) -> int:
@@ -356,11 +367,8 @@ class _Installation:
         self._contents, self._header = contents, contents.header
         self._old = previous.registry if previous else None
         self._generation, self._options = generation, options
-        self._programs = {
-            hook: obj.program_fd(PROGRAM_PREFIX + hook.name.lower())
-            for hook in Hook
-            if PROGRAM_PREFIX + hook.name.lower() in obj.loaded
-        }
+        self._programs = {hook: obj.program_fd(name) for hook in Hook if (name := _program(hook)) in obj.loaded}
+        self._streams = {hook: obj.program_fd(name) for hook in StreamHook if (name := _program(hook)) in obj.loaded}
 
     def run(self) -> None:
         progress = self._options.progress
@@ -373,6 +381,7 @@ class _Installation:
             self._remember(undo)
             progress("attaching")
             self._attach(undo)
+            self._attach_streams(undo)
             self._enter_connections()
             if self._old is not None:
                 # New devices and cgroups are judged from here on.
@@ -450,7 +459,7 @@ class _Installation:
             self._flags(),
             self._contents.plan.cgroup_levels(),
         )
-        self._fill("config", [(ZERO, CONFIG.pack(*fields, 0, 0, 0))])
+        self._fill("config", [(ZERO, CONFIG.pack(*fields, self._header.number, 0, 0))])
 
     def _flags(self) -> int:
         flags = ConfigFlag.AUDIT if self._options.audit else 0
@@ -459,6 +468,9 @@ class _Installation:
         return flags
 
     # pins
+
+    def _loaded(self) -> list[tuple[Hook | StreamHook, int]]:
+        return [*self._programs.items(), *self._streams.items()]
 
     def _pin(self, undo: ExitStack) -> None:
         own = self._pins.generation(self._header.number)
@@ -473,8 +485,8 @@ class _Installation:
         for name in self._obj.maps:
             if name not in SHARED:
                 bpffs.pin(self._obj.map_fd(name), self._pins.own(name, self._header.number))
-        for hook, fd in self._programs.items():
-            bpffs.pin(fd, own / (PROGRAM_PREFIX + hook.name.lower()))
+        for hook, fd in self._loaded():
+            bpffs.pin(fd, own / _program(hook))
         for name in SHARED:
             if name not in self._obj.maps:
                 continue
@@ -490,8 +502,8 @@ class _Installation:
 
     def _enter_programs(self, undo: ExitStack) -> None:
         """Puts the programs into the slot that nothing calls."""
-        for hook, fd in self._programs.items():
-            name = "next_" + hook.name.lower()
+        for hook, fd in self._loaded():
+            name = NEXT_PREFIX + hook.name.lower()
             self._fill(name, [(NUMBER.pack(self._header.slot), NUMBER.pack(fd))])
             undo.callback(self._pins.clear_slot, hook, self._header.slot)
 
@@ -532,8 +544,30 @@ class _Installation:
                     attacher.attach_cgroup(group, program)
                     undo.callback(attacher.detach_cgroup, group)
 
+    def _attach_streams(self, undo: ExitStack) -> None:
+        """At every bound cgroup, so that its sockets are taken over. One that changes hands is nobody's until `finish`."""
+        before = self._old.plan.cgroups if self._old is not None and self._old.header.streams else {}
+        if not self._header.streams or not (self._contents.plan.cgroups or before):
+            return
+        if not streams.entries_are_there(self._pins):
+            undo.callback(streams.leave_entries, self._pins)
+            streams.enter(self._obj, self._pins)
+        index_of = streams.indices(self._contents.endpoints)
+        with streams.Streams(self._pins) as opened:
+            for point in self._contents.plan.cgroups.values():
+                if opened.attach(point) and point.id not in before:
+                    undo.callback(streams.detach, self._pins, point)
+                was, wanted = opened.subject(point), index_of.get(point.endpoint, streams.NOBODY)
+                if was != wanted and point.id in before:
+                    undo.callback(streams.settle, self._pins, point, was)
+                opened.settle(point, wanted if was == streams.NOBODY else was if was == wanted else streams.NOBODY)
+
     def _switch(self, value: int) -> None:
         self._fill("switch", [(ZERO, SWITCH.pack(value))])
+
+
+def _program(hook: Hook | StreamHook) -> str:
+    return PROGRAM_PREFIX + hook.name.lower()
 
 
 def _detach_device(pins: Pins, header: Header, point: DevicePoint, hooks: Sequence[Hook], replacing: bool) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from threading import Thread
+from typing import TypeVar
 
 from policyc.diagnostics import OperationError
 from policyc.runtime import netlink
+from policyc.runtime.libbpf import error
+
+CLONE_NEWNET = 0x40000000
+T = TypeVar("T")
 
 
 def is_here(netns: int) -> bool:
@@ -42,4 +51,53 @@ def _listed(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
+        return []
+
+
+def namespaces_of(cgroup_paths: Iterable[str]) -> list[str | None]:
+    """This network namespace (None), then a file of each other one that a process in or below these cgroups is in."""
+    found: dict[int, str | None] = {netlink.namespace(): None}
+    for top in cgroup_paths:
+        for folder, _, _ in os.walk(top):
+            for process in _processes(folder):
+                path = f"/proc/{process}/ns/net"
+                with suppress(OSError):  # the process is gone
+                    found.setdefault(os.stat(path).st_ino, path)
+    return list(found.values())
+
+
+def inside(place: str | None, action: Callable[[], T]) -> T | None:
+    """What `action` returns in the network namespace of that file, None where that is gone. The calling thread stays where it is."""
+    if place is None:
+        return action()
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(fd, CLONE_NEWNET) != 0:
+                raise error(ctypes.get_errno(), "enter a network namespace (CAP_SYS_ADMIN)")
+            results.append(action())
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    os.close(fd)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _processes(cgroup: str) -> list[str]:
+    try:
+        with open(f"{cgroup}/cgroup.procs", encoding="ascii") as file:
+            return file.read().split()
+    except OSError:  # the cgroup is gone, or holds threads only
         return []

@@ -12,7 +12,7 @@ from policyc.runtime.addresses import Address
 from policyc.runtime.libbpf import error
 
 NETLINK_ROUTE = 0
-NLM_F_REQUEST, NLM_F_DUMP = 1, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_GETLINK, RTM_GETADDR, RTM_GETQDISC, RTM_GETTFILTER = 18, 22, 38, 46
 IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 3, 1, 2
@@ -115,6 +115,15 @@ def dump(kind: int, body: bytes, protocol: int = NETLINK_ROUTE) -> Iterator[byte
                     raise error(number, "ask the kernel for its devices and sockets (netlink)")
                 yield content
                 offset += (length + 3) & ~3
+
+
+def command(kind: int, body: bytes, protocol: int = NETLINK_ROUTE) -> int:
+    """Has the kernel do something; the errno of its answer, 0 where it is done."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as channel:
+        channel.bind((0, 0))
+        channel.send(MESSAGE.pack(MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK, 1, 0) + body)
+        answer = channel.recv(1 << 16)
+    return -int(struct.unpack_from("=i", answer, MESSAGE.size)[0])
 
 
 def attributes(data: bytes) -> dict[int, bytes]:

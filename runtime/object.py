@@ -17,6 +17,7 @@ from typing import Any
 
 from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, Hook, map_specs
 from policyc.artifact.reader import RECOMPILE, Artifact
+from policyc.artifact.stream_layout import stream_map_specs
 from policyc.diagnostics import OperationError
 from policyc.runtime.libbpf import MAP_TYPE, PERMISSION_OR_FEATURE, check, check_pointer, error, ffi, lib, opts
 
@@ -43,7 +44,10 @@ class Object:
 
         The kernel takes as many bytes of a value as the map has: a record of another size would be read past its end."""
         manifest = self._artifact.manifest
-        for spec in map_specs(manifest.identity_layout, len(manifest.rules)):
+        specs = map_specs(manifest.identity_layout, manifest.counters)
+        if manifest.stream_hooks:
+            specs += stream_map_specs()
+        for spec in specs:
             wanted = (MAP_TYPE[spec.type], spec.key_size, spec.value_size)
             fits = spec.name in self._first.maps and self.shape(spec.name) == wanted
             if not fits or (spec.name == "counters" and self.max_entries(spec.name) != spec.max_entries):
@@ -55,6 +59,9 @@ class Object:
                 or NEXT_PREFIX + name not in self.maps
             ):
                 raise self._unusable(f"it has not all that belongs to hook {name}")
+        for stream in manifest.stream_hooks:
+            if not {stream.program, stream.entry} <= set(self.programs) or stream.next_map not in self.maps:
+                raise self._unusable(f"it has not all that belongs to hook {stream.hook.name.lower()}")
 
     def _unusable(self, reason: str) -> OperationError:
         return OperationError(f"{self._artifact.name} is not a usable policyc artifact: {reason}", RECOMPILE)
@@ -91,10 +98,15 @@ class Object:
     def load(self, without: Collection[str] = ()) -> None:
         """Creates the maps and has the kernel verify the programs, but for those named in `without`. Raises
         `OperationError`, for a refused program with the verifier's reason and the policy line."""
-        large = [h.program for h in self._artifact.manifest.hooks if h.program in self._first.programs]
-        large = [name for name in large if name not in without]
-        workers = min(len(large), len(os.sched_getaffinity(0)))
-        apart = large if workers > 1 else []
+        manifest = self._artifact.manifest
+        large = [h.program for h in manifest.hooks] + [h.program for h in manifest.stream_hooks]
+        large = [name for name in large if name in self._first.programs and name not in without]
+        cpus = len(os.sched_getaffinity(0))
+        # Stream programs come after their entry programs: the first program that uses a PROG_ARRAY settles which cgroup
+        # storage all must have.
+        streams = {h.program for h in manifest.stream_hooks}
+        apart = large if min(len(large), cpus) > 1 else [name for name in large if name in streams]
+        workers = min(len(apart), cpus)
         self._first.load(name for name in self._first.programs if name not in without and name not in apart)
         if not apart:
             return

@@ -1,6 +1,7 @@
 """What is pinned where. Below the folder of a load:
 
-- `switch`, `next_HOOK`, the tables that outlive a replacement, and `enter_HOOK`, which are what is attached;
+- `switch`, `next_HOOK`, the tables that outlive a replacement, and `enter_HOOK`, which are what is attached (those of streams
+  are there as soon as a policy with L7 rules has had a cgroup);
 - `gN/`: the other maps of load number N and those of its programs that it has needed so far;
 - `links/`: the XDP and cgroup links.
 """
@@ -12,13 +13,17 @@ import struct
 from pathlib import Path
 
 from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, SWITCH, Hook, State
+from policyc.artifact.stream_layout import StreamHook, stream_map_specs
 from policyc.diagnostics import OperationError
 from policyc.runtime import bpffs, programs
 from policyc.runtime.maps import Map
 
 TABLES = ("ct4", "ct6", "frags", "denials", "events", "lost")  # kept when a load is replaced
 NEXT = tuple(NEXT_PREFIX + hook.name.lower() for hook in Hook)
-SHARED = ("switch", *NEXT, *TABLES)
+STREAM_TABLES = tuple(spec.name for spec in stream_map_specs())
+STREAM_NEXT = tuple(NEXT_PREFIX + hook.name.lower() for hook in StreamHook)
+STREAM_ENTRIES = tuple(ENTRY_PREFIX + hook.name.lower() for hook in StreamHook)
+SHARED = ("switch", *NEXT, *TABLES, *STREAM_TABLES, *STREAM_NEXT)
 NUMBER = struct.Struct("<I")  # keys of arrays
 ZERO = NUMBER.pack(0)
 
@@ -64,9 +69,16 @@ class Pins:
         """The open programs of load `number`, which the caller closes."""
         return self._programs(self.generation(number), PROGRAM_PREFIX)
 
-    def missing(self, number: int) -> list[str]:
-        """What load `number` has pinned and is not there: without it what is attached cannot be changed."""
+    def stream_entry(self, hook: StreamHook) -> int:
+        """The open entry program of a stream hook, which the caller closes."""
+        return bpffs.open_pin(self.folder / (ENTRY_PREFIX + hook.name.lower()))
+
+    def missing(self, number: int, streams: bool = False) -> list[str]:
+        """What load `number` has pinned and is not there: without it what is attached cannot be changed. `streams`: it has
+        stream programs at cgroups."""
         names = [f"g{number}/config", "switch", *NEXT, *(ENTRY_PREFIX + hook.name.lower() for hook in Hook)]
+        if streams:
+            names += [*STREAM_TABLES, *STREAM_NEXT, *STREAM_ENTRIES]
         return [name for name in names if not bpffs.exists(self.folder / name)]
 
     def numbers(self) -> set[int]:
@@ -82,7 +94,7 @@ class Pins:
             os.close(fd)
         return found
 
-    def clear_slot(self, hook: Hook, slot: int) -> None:
+    def clear_slot(self, hook: Hook | StreamHook, slot: int) -> None:
         """Takes the program out of a generation slot."""
         table = self.optional_map(NEXT_PREFIX + hook.name.lower())
         if table is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from policyc.artifact.layout import Hook
-from policyc.runtime import bpffs
+from policyc.artifact.stream_layout import StreamHook
+from policyc.runtime import bpffs, streams
 from policyc.runtime.attach import DEVICE_HOOKS, Attacher, device_hooks, new_hooks
 from policyc.runtime.generations import pass_over
 from policyc.runtime.namespaces import elsewhere, inhabitant, is_here
@@ -40,6 +41,7 @@ def finish(store: Store, header: Header, before: Plan | None, after: Plan) -> No
     pins = Pins(store.name)
     if before is not None:
         _put_entries(pins, header, before, after)
+    _settle_streams(store, pins, header, before, after)
     pins.share(header.number)
     store.next.replace(store.current)
     for hook in Hook:
@@ -75,6 +77,15 @@ def _put_entries(pins: Pins, header: Header, before: Plan, after: Plan) -> None:
                 attacher.detach_cgroup(group)
 
 
+def _settle_streams(store: Store, pins: Pins, header: Header, before: Plan | None, after: Plan) -> None:
+    """Every cgroup becomes its endpoint's. Where the new load judges no streams, those that the old one judged are reset. The programs of
+    the old slot stay: a request that is under way is finished by them."""
+    if header.streams:
+        streams.reconcile(pins, after, streams.indices(store.read(store.next).endpoints.values()), before)
+    elif before is not None:
+        streams.leave(pins, (before, after))
+
+
 def _take_back(store: Store, pins: Pins, coming: Snapshot) -> None:
     """Detaches what the killed load attached, dormant or judging already, and forgets it."""
     header = coming.header
@@ -94,8 +105,12 @@ def _take_back(store: Store, pins: Pins, coming: Snapshot) -> None:
         for number, group in after.attached_cgroups().items():
             if number not in kept:
                 attacher.detach_cgroup(group)
-    for hook in Hook:
+    for hook in (*Hook, *StreamHook):
         pins.clear_slot(hook, header.slot)
+    if current is not None and current.header.streams:
+        streams.reconcile(pins, plan_of(current), streams.indices(current.endpoints.values()), after)
+    else:
+        streams.leave(pins, (after,))
     bpffs.remove_folder(pins.folder if before is None else pins.generation(header.number))
     store.artifact(header.number).unlink(missing_ok=True)
     store.next.unlink(missing_ok=True)

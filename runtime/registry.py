@@ -30,9 +30,10 @@ from policyc.artifact.layout import (
     EndpointFlag,
 )
 from policyc.artifact.reader import Artifact
+from policyc.artifact.stream_layout import StreamHook
 from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
-from policyc.runtime import addresses, netlink
+from policyc.runtime import addresses, netlink, streams
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher, note_qdiscs, plan_hooks
 from policyc.runtime.completion import complete
@@ -363,6 +364,7 @@ class Registry:
                 # Its points first deny what is nobody's; then its word may go.
                 self._settle_devices(self.plan, old.name, 0, undo)
                 self._settle_cgroups(self.plan, old.name, 0, undo)
+                self._settle_streams(self.plan, old.name, streams.NOBODY, undo)
                 self._write_word(old.index, 0, 0, undo)
                 self._move_points(plan, undo)
             for address in after:
@@ -386,6 +388,7 @@ class Registry:
             self._write_word(new.index, new.slot, flags, undo)
         self._settle_devices(plan, new.name, new.index, undo)
         self._settle_cgroups(plan, new.name, new.index, undo)
+        self._settle_streams(plan, new.name, new.index, undo)
 
     def _remember(self, old: Registered | None, new: Registered | None) -> None:
         if old is not None:
@@ -435,6 +438,33 @@ class Registry:
         for group in plan.owned(name).cgroups:
             self._write_entry(self._cgroups, CGROUP_KEY.pack(group.id), CGROUP.pack(group.kind, value), undo)
 
+    def _settle_streams(self, plan: Plan, name: str, index: int, undo: ExitStack) -> None:
+        """Writes whose sockets those of the cgroups of `name` are."""
+        groups = plan.owned(name).cgroups if self.header.streams else []
+        if not groups or not streams.entries_are_there(self.pins):
+            return
+        with streams.Streams(self.pins) as opened:
+            for group in groups:
+                undo.callback(streams.settle, self.pins, group, opened.subject(group))
+                if index != streams.NOBODY:
+                    opened.attach(group)  # should somebody have taken it away
+                opened.settle(group, index)
+
+    def _move_streams(self, plan: Plan, undo: ExitStack) -> None:
+        """Takes sockets over at the cgroups of `plan`, each nobody's as yet, and leaves the others."""
+        gone, new = _missing(self.plan.cgroups, plan.cgroups), _missing(plan.cgroups, self.plan.cgroups)
+        if not self.header.streams or not (gone or new):
+            return
+        if new:
+            complete(self.artifact, self.pins, self.header, StreamHook)
+        with streams.Streams(self.pins) as opened:
+            for group in new:
+                opened.attach(group)
+                undo.callback(streams.detach, self.pins, group)
+            for group in gone:
+                undo.callback(streams.attach, self.pins, group, opened.subject(group))
+                opened.detach(group)
+
     def _clear_entry(self, table: Map, key: bytes, undo: ExitStack) -> None:
         previous = table.lookup(key)
         if previous is not None and table.delete(key):
@@ -457,6 +487,7 @@ class Registry:
             return
         if plan_hooks(plan) - plan_hooks(before):
             complete(self.artifact, self.pins, self.header, plan_hooks(plan))
+        self._move_streams(plan, undo)
         old_groups, new_groups = before.attached_cgroups(), plan.attached_cgroups()
         self._write_levels(plan.cgroup_levels() | before.cgroup_levels())
         if new is not None:

@@ -37,7 +37,8 @@ DONE = b"+\n"
 @dataclass
 class Header:
     """The facts of a load that stay until it is replaced. `number` counts the loads under this name from 1; it names
-    the artifact and the folder of pins. `netns` is the inode of the network namespace of its devices. `same_key` is hex."""
+    the artifact and the folder of pins. `netns` is the inode of the network namespace of its devices. `same_key` is hex. `streams`: its
+    artifact has stream programs; `l7_deny`: endpoints whose streams nobody sees were accepted."""
 
     name: str
     number: int
@@ -54,6 +55,8 @@ class Header:
     qdiscs: list[int] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
+    streams: bool = False
+    l7_deny: bool = False
     entries: list[int] = field(default_factory=list)  # numbers of the attached programs, should their pins be lost
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from policyc.diagnostics import OperationError
-from policyc.runtime import bpffs, netlink
+from policyc.runtime import bpffs, netlink, streams
 from policyc.runtime.attach import TC_SIDES, Attacher
 from policyc.runtime.names import check_name
 from policyc.runtime.namespaces import elsewhere, inhabitant, is_here
@@ -40,6 +40,7 @@ def take_away(store: Store) -> list[str]:
         raise elsewhere(store.name, netns)
     store.leave()
     try:
+        streams.leave(pins, plans)
         attacher = Attacher(pins.links, [q for s in states for q in s.header.qdiscs])
         if is_here(netns):
             attacher.detach_everywhere(pins.numbers() | {n for s in states for n in s.header.entries})
