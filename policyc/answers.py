@@ -3,27 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
+from policyc.artifact.stream_layout import HOST_BYTES, METHOD_BYTES, PATH_BYTES, Saw
 from policyc.flows import Flow
-from policyc.model import Direction, Rule, Tier
+from policyc.model import Direction, HttpEntry, Rule, Span, Tier
 from policyc.reference.verdict import judge
 from policyc.reference.world import Address, Subject, World, subject_name
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict, its reason, and the rule that decided (None: none did)."""
+    """A verdict, its reason, and the rule that decided (None: none did); of a request perhaps the entry of its block."""
 
     verdict: Literal["allow", "deny"]
     reason: str
     rule: Rule | None = None
+    entry: HttpEntry | None = None
+
+    @property
+    def ref(self) -> str | None:
+        if self.rule is None or self.entry is None:
+            return None if self.rule is None else self.rule.ref
+        return f"{self.rule.ref}.{self.entry.number}"
+
+    @property
+    def span(self) -> Span | None:
+        """Of the entry, else of the rule."""
+        if self.rule is None or self.entry is None:
+            return None if self.rule is None else self.rule.span
+        return self.entry.span
+
+
+End = Literal["open", "closed", "reset"]
+
+
+@dataclass(frozen=True)
+class RequestAnswer:
+    """What an engine says about one request at one end. `answer`: what the client got in its place. `method`, `path` (without the query) and
+    `host` are as `shown_…` give them. `audit` as in a step. `saw`: what is malformed."""
+
+    outcome: Outcome
+    answer: Literal["403", "closed"] | None = None
+    method: str | None = None
+    path: str | None = None
+    host: str | None = None
+    audit: Outcome | None = None
+    saw: Saw = Saw.NOTHING
 
 
 @dataclass(frozen=True)
 class StepAnswer:
-    """What an engine says about one direction. `audit` stands where the prospective verdict differs.
+    """What an engine says about one direction. `audit` stands where the prospective verdict differs. `requests`: what was judged there, `end`
+    what became of the stream there.
 
     `isolation`: tier and policies of a denial by default, if the engine knows them; else the document asks the reference."""
 
@@ -31,6 +65,8 @@ class StepAnswer:
     outcome: Outcome
     audit: Outcome | None = None
     isolation: tuple[Tier | None, tuple[str, ...]] | None = None
+    requests: tuple[RequestAnswer, ...] = ()
+    end: End = "open"
 
 
 FlowAnswer = tuple[StepAnswer, ...]  # egress, then ingress; one where the flow names a direction
@@ -55,14 +91,69 @@ def audit_outcome(answer: FlowAnswer) -> Outcome | None:
     return None if prospective.verdict == flow_outcome(answer).verdict else prospective
 
 
+def shown_method(sent: bytes, length: int) -> str | None:
+    return _shown(sent, length, METHOD_BYTES)
+
+
+def shown_path(sent: bytes, length: int) -> str | None:
+    return _shown(sent, length, PATH_BYTES)
+
+
+def shown_host(sent: bytes, length: int) -> str | None:
+    return _shown(sent, length, HOST_BYTES)
+
+
+def _shown(sent: bytes, length: int, most: int) -> str | None:
+    """What was sent, of `length` bytes, as text: at most as many bytes as an event keeps, then `…`. None: nothing that was complete."""
+    if not length:
+        return None
+    text = "".join(chr(b) if 0x20 < b < 0x7F and b != ord("\\") else f"\\x{b:02x}" for b in sent[:most])
+    return text if length <= most else f"{text}…"
+
+
+def stream_requests(answer: FlowAnswer) -> tuple[RequestAnswer, ...]:
+    """Of each request what the first end says that denies it, else the last that an entry or rule decided. Behind a denied one there is none."""
+    found = []
+    for ends in zip_longest(*(step.requests for step in answer)):
+        judged = [r for r in ends if r is not None]
+        decided = top([r.outcome for r in judged])
+        request = next(r for r in reversed(judged) if r.outcome is decided)
+        prospective = top([r.audit or r.outcome for r in judged])
+        found.append(replace(request, audit=None if prospective.verdict == decided.verdict else prospective))
+        if decided.verdict == "deny":
+            break
+    return tuple(found)
+
+
+def stream_end(answer: FlowAnswer) -> End:
+    """A connection that is denied is reset."""
+    if flow_outcome(answer).verdict == "deny":
+        return "reset"
+    ends = [step.end for step in answer]
+    return next((end for end in ends if end != "open"), "open")
+
+
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
-    rule = outcome.rule
     return {
         "verdict": outcome.verdict,
-        "rule": None if rule is None else str(rule.span),
-        "ref": None if rule is None else rule.ref,
+        "rule": None if outcome.span is None else str(outcome.span),
+        "ref": outcome.ref,
         "reason": outcome.reason,
     }
+
+
+def _request(request: RequestAnswer) -> dict[str, Any]:
+    fields = {
+        **_outcome_fields(request.outcome),
+        "answer": 403 if request.answer == "403" else request.answer,
+        "method": request.method,
+        "path": request.path,
+        "host": request.host,
+        "saw": request.saw.words or None,
+    }
+    if request.audit is not None:
+        fields["audit"] = _outcome_fields(request.audit)
+    return fields
 
 
 def _end(world: World, address: Address) -> dict[str, Any]:
@@ -94,7 +185,7 @@ def _step(world: World, flow: Flow, step: StepAnswer) -> dict[str, Any]:
     isolated_by: tuple[str, ...] = ()
     if subject is not None and step.outcome.reason == "default" and step.outcome.verdict == "deny":
         tier, isolated_by = step.isolation or _isolation(world, flow, subject, step.direction, peer)
-    return {
+    fields = {
         "direction": step.direction.word,
         "subject": None if subject is None else subject_name(subject),
         **_outcome_fields(step.outcome),
@@ -102,6 +193,9 @@ def _step(world: World, flow: Flow, step: StepAnswer) -> dict[str, Any]:
         "priority": None if rule is None else rule.priority,
         "isolated_by": list(isolated_by),
     }
+    if flow.http is not None:
+        fields["requests"] = [_request(r) for r in step.requests]
+    return fields
 
 
 def document(world: World, flow: Flow, answer: FlowAnswer) -> dict[str, Any]:
@@ -112,6 +206,9 @@ def document(world: World, flow: Flow, answer: FlowAnswer) -> dict[str, Any]:
         "dst": _end(world, flow.dst),
         "steps": [_step(world, flow, step) for step in answer],
     }
+    if flow.http is not None:
+        result["requests"] = [_request(r) for r in stream_requests(answer)]
+        result["end"] = stream_end(answer)
     audit = audit_outcome(answer)
     if audit is not None:
         result["audit"] = _outcome_fields(audit)

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from policyc.answers import FlowAnswer, Outcome, StepAnswer
+from policyc.answers import (
+    FlowAnswer,
+    Outcome,
+    RequestAnswer,
+    StepAnswer,
+    shown_host,
+    shown_method,
+    shown_path,
+)
 from policyc.flows import Flow
 from policyc.model import Endpoint, PolicySet
 from policyc.reference.flow import Step, judge_flow
+from policyc.reference.http import Decision, RequestVerdict
 from policyc.reference.verdict import Judgement
 from policyc.reference.world import Address, World
 
 
 class Engine(Protocol):
-    """Judges flows. `world` says who is who; `judge` gives a step for each direction asked for, egress first."""
+    """Judges flows. `world` says who is who; `judge` gives a step for each direction asked for, egress first, each with the requests of
+    `flow.http` that were judged there."""
 
     @property
     def world(self) -> World: ...
@@ -32,7 +42,8 @@ class ReferenceEngine:
         self.world = World(policy, endpoints, host)
 
     def judge(self, flow: Flow) -> FlowAnswer:
-        return tuple(map(_step_answer, judge_flow(self.world, flow.src, flow.dst, flow.traffic, flow.direction)))
+        steps = judge_flow(self.world, flow.src, flow.dst, flow.traffic, flow.direction, flow.http or ())
+        return tuple(map(_step_answer, steps))
 
 
 def _step_answer(step: Step) -> StepAnswer:
@@ -40,8 +51,25 @@ def _step_answer(step: Step) -> StepAnswer:
     audit = None if prospective is None else _outcome(prospective)
     isolated_by = step.judgement.isolated_by
     isolation = (step.judgement.tier, isolated_by) if isolated_by else None
-    return StepAnswer(step.direction, _outcome(step.judgement), audit, isolation)
+    requests = tuple(map(_request_answer, step.requests))
+    return StepAnswer(step.direction, _outcome(step.judgement), audit, isolation, requests, step.end)
 
 
 def _outcome(judgement: Judgement) -> Outcome:
     return Outcome(judgement.verdict, judgement.reason, judgement.rule)
+
+
+def _request_answer(request: RequestVerdict) -> RequestAnswer:
+    return RequestAnswer(
+        _request_outcome(request),
+        request.answer,
+        shown_method(request.method, len(request.method)),
+        shown_path(request.path, len(request.path)),
+        shown_host(request.host, len(request.host)),
+        None if request.prospective is None else _request_outcome(request.prospective),
+        request.saw,
+    )
+
+
+def _request_outcome(decided: RequestVerdict | Decision) -> Outcome:
+    return Outcome(decided.verdict, decided.reason, decided.rule, decided.entry)

@@ -11,24 +11,28 @@ from typing import Any, NoReturn
 from policyc.model import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
 from policyc.reference.verdict import Traffic
 from policyc.reference.world import Address, AddressClass, World
+from policyc.requests import BadRequest, Segments, parse_http
 
 PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": ICMP, "icmpv6": ICMPV6}
 IPV6_EXTENSION_HEADERS = frozenset({0, 43, 44, 60})
-FIELDS = ("src", "dst", "proto", "sport", "dport", "icmp_type", "icmp_code", "direction")
-L7_FIELDS = ("http", "kafka", "dns", "grpc")
-LINE_LIMIT = 65536  # bytes or characters
+FIELDS = ("src", "dst", "proto", "sport", "dport", "icmp_type", "icmp_code", "direction", "http")
+L7_FIELDS = ("kafka", "dns", "grpc")
+TCP = 6
+LINE_LIMIT = 1 << 20  # bytes or characters: ten heads of 64 KiB in base64
 LOOPBACK: dict[str, Address] = {"4": ("4", 127 << 24 | 1), "6": ("6", 1)}
 
 
 @dataclass(frozen=True)
 class Flow:
-    """The first packet of a new connection. `sport` is None where not given; without `direction` both ends are judged."""
+    """The first packet of a new connection. `sport` is None where not given; without `direction` both ends are judged.
+    `http`: what the client then sends, one write after the other; None: nothing is asked about requests."""
 
     src: Address
     dst: Address
     traffic: Traffic
     sport: int | None = None
     direction: Direction | None = None
+    http: Segments | None = None
 
 
 class BadFlow(Exception):
@@ -101,7 +105,7 @@ def parse_object(line: str | bytes) -> dict[str, Any]:
 def _check_fields(fields: Mapping[str, Any]) -> None:
     for key in fields:
         if key in L7_FIELDS:
-            raise BadFlow(f"field {_quote(key)} is not there yet: L7 comes in a later version")
+            raise BadFlow(f"field {_quote(key)} is not there yet: it comes in a later version")
         if key not in FIELDS:
             raise BadFlow(f"unknown field {_quote(key)}; a flow has {', '.join(FIELDS)}")
     for key in ("src", "dst", "proto"):
@@ -200,6 +204,23 @@ def resolve_ends(world: World, src: object, dst: object) -> tuple[Address, Addre
     raise BadFlow("src and dst have no address family in common")
 
 
+def authority(address: Address) -> str:
+    """An address as the host of a request."""
+    text = address_text(address)
+    return f"[{text}]" if address[0] == "6" else text
+
+
+def _http(fields: Mapping[str, Any], traffic: Traffic, dst: Address) -> Segments | None:
+    if "http" not in fields:
+        return None
+    if traffic.protocol != TCP:
+        raise BadFlow(f"protocol {traffic.protocol} has no http; tcp has")
+    try:
+        return parse_http(fields["http"], authority(dst))
+    except BadRequest as error:
+        raise BadFlow(str(error)) from None
+
+
 def parse_flow(line: str | bytes, world: World) -> Flow:
     """One line to a flow; names are looked up in `world`. Raises BadFlow."""
     fields = parse_object(line)
@@ -209,4 +230,4 @@ def parse_flow(line: str | bytes, world: World) -> Flow:
     src, dst = resolve_ends(world, fields["src"], fields["dst"])
     if src[0] == "6" and traffic.protocol in IPV6_EXTENSION_HEADERS:
         raise BadFlow(f"proto {traffic.protocol} is an extension header in IPv6, not a protocol")
-    return Flow(src, dst, traffic, sport, direction)
+    return Flow(src, dst, traffic, sport, direction, _http(fields, traffic, dst))

@@ -19,6 +19,7 @@ from policyc.diagnostics import OperationError
 from policyc.driver import InvalidSource, check_files
 from policyc.endpoints import EndpointsFile, load
 from policyc.evaluate import evaluate
+from policyc.flows import LINE_LIMIT
 
 if TYPE_CHECKING:
     from policyc.artifact.reader import Artifact
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 HEADER = {"format": "policyc-verdict", "version": 1}
 PROGRESS_EVERY = 100  # lines
-LINE_LIMIT = 1 << 20  # bytes read of a line at once; of a longer one no more is kept
+READ_LIMIT = LINE_LIMIT + 3  # bytes read of a line at once; of a longer one no more is kept, and that is too long
 
 
 @click.command()
@@ -125,10 +126,10 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
     """Lines without their ends. Raises `OperationError` where reading fails (a folder, say)."""
     try:
-        while line := stream.readline(LINE_LIMIT):
+        while line := stream.readline(READ_LIMIT):
             rest = line
-            while rest and not rest.endswith(b"\n") and len(rest) == LINE_LIMIT:
-                rest = stream.readline(LINE_LIMIT)
+            while rest and not rest.endswith(b"\n") and len(rest) == READ_LIMIT:
+                rest = stream.readline(READ_LIMIT)
             yield line.rstrip(b"\r\n")
     except OSError as error:
         raise OperationError(f"the flows cannot be read: {error.strerror}") from None

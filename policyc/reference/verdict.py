@@ -27,7 +27,9 @@ class Traffic:
 @dataclass(frozen=True)
 class Judgement:
     """A verdict and why. `rule` is the one that is counted; `isolated_by` names the policies whose default denied;
-    `tier` is where it was decided, None where nothing decided. `prospective` stands where audit would change the verdict."""
+    `tier` is where it was decided, None where nothing decided. `prospective` stands where audit would change the verdict.
+    `rules`: of an allow, the matching rules of the deciding level, which judge requests; `prospective_rules`: those with all that is audited in
+    force, none if that denies (None: the same)."""
 
     verdict: Verdict
     reason: str
@@ -37,6 +39,8 @@ class Judgement:
     isolated_by: tuple[str, ...] = ()
     log: bool = False
     prospective: Judgement | None = None
+    rules: tuple[Rule, ...] = ()
+    prospective_rules: tuple[Rule, ...] | None = None
 
 
 def service_matches(service: Service, traffic: Traffic) -> bool:
@@ -110,7 +114,8 @@ def _judge_tier(case: _Case, tier: TierRules, direction: Direction) -> Judgement
         winners = [r for r in matching if r.action is action]
         rule = min(winners, key=lambda r: r.order)
         verdict: Verdict = "deny" if action is Action.DENY else "allow"
-        return Judgement(verdict, "rule", rule, tier.tier, level.priority, log=any(r.log for r in winners))
+        log, allowing = any(r.log for r in winners), tuple(winners) if verdict == "allow" else ()
+        return Judgement(verdict, "rule", rule, tier.tier, level.priority, log=log, rules=allowing)
     return _tier_default(tier, direction)
 
 
@@ -128,6 +133,8 @@ def judge(world: World, subject: Subject, direction: Direction, peer: Address, t
     if not world.has_audit:
         return enforced
     prospective = judge_prospectively(world, subject, direction, peer, traffic)
+    if prospective.rules != enforced.rules:
+        enforced = replace(enforced, prospective_rules=prospective.rules)
     if prospective.verdict == enforced.verdict:
         return enforced
     return replace(enforced, prospective=prospective)

@@ -94,7 +94,7 @@ BASE = {"src": "web", "dst": "db", "proto": "tcp", "dport": 80}
         ({"proto": 112}, "has no dport"),
         ({"direction": "in"}, "ingress or egress"),
         ({"direction": None}, "ingress or egress"),
-        ({"http": {}}, "not there yet"),
+        ({"grpc": {}}, "not there yet"),
         ({"dns": {}}, "not there yet"),
         ({"tag": 1}, "unknown field"),
     ],
