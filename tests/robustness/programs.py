@@ -60,6 +60,38 @@ POOLS: dict[str, tuple[str, ...]] = {
     ),
     "STRING": ('"web"', '""', '"é"', '"a b"', '"10"', '"\\\\"', '"../x"', '"x.txt"', '"' + "y" * 300 + '"'),
 }
+# What stands for a part of a rule instead of words put together at random, mostly.
+PARTS: dict[str, tuple[str, ...]] = {
+    "http_methods": ("*", "GET", "GET, HEAD", "POST", "PURGE", "CONNECT", "OPTIONS", "get", "GETT", "*, GET"),
+    "pattern": (
+        *(
+            '"/v1/**"',
+            '"/"',
+            '"/a/*/b*"',
+            '"/**/x"',
+            '"*"',
+            '"/a b;c"',
+            '"/é"',
+            '"http://x/**"',
+            '"x:443"',
+            '"//"',
+            '"/%41"',
+        ),
+        *(
+            '"api.example"',
+            '"*.example"',
+            '"**.Example"',
+            '"[::1]"',
+            '"a."',
+            '"a:80"',
+            '"v"',
+            '""',
+            '" v"',
+            '"websocket"',
+        ),
+        *('~"[0-9]+"', '~"/(a|b)*"', '~"a{2,3}\\."', '~"("', '~"\\d\\"', '~""', '~".*"', '~"é?"', '~"[^/]{900}"'),
+    ),
+}
 ODD = (
     *("\0", "\r", "\r\n", "\ufeff", "\u202e", "\u2028", "é", "\U0001f600", "\t", "\v", "\x1b[31m", "'", '"', "\\", ";"),
     *("#", "{" * 70, "}" * 70, "(" * 70, "9" * 5000, "x" * 5000, "," * 50, "-", "->", "~", "*", "==", "0x10", "٣"),
@@ -115,6 +147,9 @@ def derive(random: Random, start: str = "file", reserved: bool = False, size: in
         if not isinstance(symbol, NonTerminal):
             words.append(_spelled(random, symbol.name))
             continue
+        if symbol.name in PARTS and random.random() < 0.9:
+            words.append(random.choice(PARTS[symbol.name]))
+            continue
         rules = [r for r in _rules()[symbol.name] if _usable(r, reserved)] or _rules()[symbol.name]
         if depth > 40 or len(words) + len(stack) > size:
             least = min(_depth(r, _depths()) or 0 for r in rules)
@@ -162,7 +197,33 @@ def _rule(random: Random, side: str) -> str:
     peers = ", ".join(random.choices(PEERS, k=random.randint(1, 3)))
     services = f" on {', '.join(random.choices(SERVICES, k=random.randint(1, 3)))}" if random.random() < 0.7 else ""
     more = random.choice(["", "", " log", " audit", f" priority {random.randrange(200)}"])
+    if random.random() < 0.15:
+        return f"    allow {side} {peers} on {random.choice(TCP)} {_block(random)}{more}"
     return f"    {random.choice(['allow', 'deny', 'pass'])} {side} {peers}{services}{more}"
+
+
+TCP = ("tcp", "tcp/80", "tcp/80, tcp/8000-8100", "[ tcp/1-65535 ]")
+METHODS = ("*", "GET", "GET, HEAD", "POST", "PURGE", "OPTIONS")
+PATHS = ("", ' "/v1/**"', ' "/", "/a/*/b*"', ' ~"/(a|b)[0-9]{1,3}"', ' "/é;x", "http://x/**"')
+CONDITIONS = (
+    (' host "api.example", "*.Example"', ' host ~"[a-z.]+"'),
+    (' header "X-Key"', ' header "x_old" absent', ' header "Accept" "a", ~"b*"'),
+    (' query "page" ~"[0-9]+"', ' query "page" absent'),
+    (" upgrade", ' upgrade "websocket"'),
+    (" body",),
+)
+
+
+def _block(random: Random) -> str:
+    options = random.choice(["", "", " audit", " limit 32k", " limit 256 audit"])
+    entries = "".join(_entry(random) for _ in range(random.randint(0, 5)))
+    return f"http{options} {{{entries}\n    }}"
+
+
+def _entry(random: Random) -> str:
+    conditions = "".join(random.choice(kind) for kind in random.sample(CONDITIONS, random.choice([0, 0, 1, 2, 5])))
+    action = random.choice(["", "", "allow ", "deny "])
+    return f"\n      {action}{random.choice(METHODS)}{random.choice(PATHS)}{conditions}"
 
 
 # --- what goes wrong with texts ---------------------------------------------------------------------------------
