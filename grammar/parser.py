@@ -159,7 +159,7 @@ class _Parse:
         kind = token.type
         if kind in KEYWORDS:
             if self.opens_rule(index) and self.in_entries():
-                raise UnexpectedToken(token, {"RBRACE"})  # `allow` begins an entry, too, but not this one
+                raise _no_entry(token)  # `allow` begins an entry, too, but not this one
             kind = self.feed_word(token, index)
         else:
             self.state.feed_token(token)
@@ -464,6 +464,11 @@ class _Parse:
             self.report("unclosed-block", "this `{` is never closed", span, expected=("`}`",), help="add a `}`")
             return
         self.report("syntax", "unexpected end of file", self.end.span, expected=describe(accepted))
+
+
+def _no_entry(token: Token) -> UnexpectedToken:
+    error: UnexpectedToken = UnexpectedToken(token, {"RBRACE"})  # type: ignore[no-untyped-call]
+    return error
 
 
 def _shown(text: str) -> str:

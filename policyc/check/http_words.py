@@ -36,8 +36,8 @@ def method(word: syntax.Word, found: Findings, of_entry: bool = True) -> str | N
     """One method, of an entry or of a request; None for what is none."""
     text = word.text
     if text in CONDITIONS:
-        help = f"write `*` before `{text}` for any method" if of_entry else "a request begins with its method"
-        found.add("bad-method", f"`{text}` is no method", word.span, help=help)
+        how = f"write `*` before `{text}` for any method" if of_entry else "a request begins with its method"
+        found.add("bad-method", f"`{text}` is no method", word.span, help=how)
         return None
     if not _TOKEN.match(text) or text != text.upper():
         suggestion = nearest(text, (*COMMON_METHODS, *CONDITIONS))
@@ -47,11 +47,11 @@ def method(word: syntax.Word, found: Findings, of_entry: bool = True) -> str | N
         found.add("bad-method", message, word.span, expected=expected, suggestion=suggestion, help=help)
         return None
     if text not in COMMON_METHODS and text not in OTHER_METHODS:
-        suggestion = nearest(text, COMMON_METHODS)
-        if suggestion is not None:
+        near = nearest(text, COMMON_METHODS)
+        if near is not None:
             message = f"`{text[:40]}` is a method that nobody knows"
-            help = "it matches requests with this very method"
-            found.add("unknown-method", message, word.span, suggestion=suggestion, help=help)
+            help = "if it is meant, all is well: it is asked for as it is written"
+            found.add("unknown-method", message, word.span, suggestion=near, help=help)
     return text
 
 
