@@ -73,11 +73,11 @@ def _condition_holds(condition: HttpCondition, action: Action, lines: Sequence[L
 
 
 def _upgrade_holds(entry: HttpEntry, head: Head) -> bool:
-    """Named protocols are a condition on the Upgrade lines; without names `upgrade` only permits."""
-    if not entry.upgrade:
+    """Without an Upgrade line an allow entry's `upgrade` asks nothing, and a deny entry's does not hold."""
+    if entry.upgrade is None:
         return True
-    values = head.values(b"upgrade")
-    return bool(values) and _hold(entry.action, [v.lower() in [p.encode() for p in entry.upgrade] for v in values])
+    fitting = [p.encode() for p in entry.upgrade]
+    return _hold(entry.action, [not fitting or value.lower() in fitting for value in head.values(b"upgrade")])
 
 
 def entry_matches(entry: HttpEntry, head: Head) -> bool:

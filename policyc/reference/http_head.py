@@ -87,8 +87,8 @@ class Head:
 class _Counted:
     """Bytes of a head, or of trailers: no more than `limit`."""
 
-    def __init__(self, limit: int, saw: Saw) -> None:
-        self.limit, self.saw, self.count = limit, saw, 0
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
 
     def next(self) -> Reader[int]:
         byte = yield
@@ -97,7 +97,7 @@ class _Counted:
     def note(self, byte: int) -> int:
         self.count += 1
         if self.count > self.limit:
-            raise Malformed(self.saw)
+            raise Malformed(Saw.HEAD_LIMIT)
         return byte
 
 
@@ -107,7 +107,7 @@ class _Counted:
 def read_head(head: Head, first: int, limit: int, is_named: Callable[[Head], bool]) -> Reader[None]:
     """Read from the first byte, which is given, to the LF of the empty line. `limit` in bytes. `is_named`: whether a pattern names this
     target of absolute or authority form."""
-    source = _Counted(limit, Saw.HEAD_LIMIT)
+    source = _Counted(limit)
     source.note(first)
     yield from _read_method(head, first, source)
     yield from _read_target(head, source, is_named)
@@ -226,18 +226,13 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _read_version(head: Head, source: _Counted) -> Reader[None]:
-    for expected in b"HTTP/1.":
+    """To the end of the start line."""
+    for expected in (b"H", b"T", b"T", b"P", b"/", b"1", b".", b"01", b"\r", b"\n"):
         byte = yield from source.next()
-        if byte != expected:
+        if byte not in expected:
             raise Malformed(Saw.VERSION)
-    byte = yield from source.next()
-    if byte not in b"01":
-        raise Malformed(Saw.VERSION)
-    head.minor = byte - ord("0")
-    for expected in b"\r\n":
-        byte = yield from source.next()
-        if byte != expected:
-            raise Malformed(Saw.START_LINE)
+        if expected == b"01":
+            head.minor = byte - ord("0")
 
 
 # --- header lines ---------------------------------------------------------------------------------------------------
@@ -344,13 +339,13 @@ def _read_chunk_size() -> Reader[int]:
 
 
 def _read_trailers(limit: int) -> Reader[None]:
-    source = _Counted(limit, Saw.TRAILER)
+    source = _Counted(limit)
     while True:
         first = yield from source.next()
         try:
             line = yield from _read_line(first, source)
-        except Malformed:
-            raise Malformed(Saw.TRAILER) from None
+        except Malformed as error:
+            raise Malformed(error.saw if error.saw is Saw.HEAD_LIMIT else Saw.TRAILER) from None
         if line is None:
             return
         if line[0] in FRAMING:
