@@ -22,6 +22,7 @@ class Plan:
     segments: tuple[bytes, ...]
     pauses: tuple[float, ...] = (0.0,)
     source: str = ""
+    source_port: int = 0
     quiet: float = QUIET
     await_answers: bool = False
     finish: bool = False  # sends FIN after the last segment
@@ -47,8 +48,9 @@ def exchange(plan: Plan) -> Exchange:
     with socket.socket(family) as channel:
         channel.settimeout(5)
         try:
-            if plan.source:
-                channel.bind((plan.source, 0))
+            if plan.source or plan.source_port:
+                channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                channel.bind((plan.source, plan.source_port))
             channel.connect((plan.address, plan.port))
             made.port = channel.getsockname()[1]
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

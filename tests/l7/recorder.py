@@ -143,7 +143,9 @@ class _Reader:
             return None
         lengths = [v for k, v in headers if k.lower() == "content-length"]
         chunked = any(k.lower() == "transfer-encoding" and v.lower() == "chunked" for k, v in headers)
-        body = self._chunks() if chunked else self._bytes(int(lengths[-1])) if lengths and lengths[-1].isdigit() else b""
+        body = (
+            self._chunks() if chunked else self._bytes(int(lengths[-1])) if lengths and lengths[-1].isdigit() else b""
+        )
         if body is None:
             return None
         return Request(words[0], words[1] if len(words) > 1 else "", tuple(headers), body)
@@ -281,4 +283,3 @@ def stop(number: int) -> None:
     except OSError:
         pass
     listener.close()
-

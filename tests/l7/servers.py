@@ -68,9 +68,11 @@ class Server:
     def requests(self) -> dict[int, list[Seen]]:
         """What it saw since it was started, by the client's port."""
         found: dict[int, list[Seen]] = defaultdict(list)
-        for line in self.log.read_text().splitlines():
+        coding = "latin-1" if self.name == "nginx" else "utf-8"  # nginx writes bytes as they came
+        for line in self.log.read_text(encoding=coding).split("\n")[:-1]:
             entry = json.loads(line)
-            length = int(entry.get("length") or 0)
+            said = str(entry.get("length") or 0)
+            length = int(said) if said.isascii() and said.isdigit() else 0  # nginx tells what it refused, too
             seen = Seen(entry["method"], entry["target"], entry.get("path"), entry.get("host"), length, entry.get("body", ""), entry.get("status"))  # fmt: skip
             found[entry["port"]].append(seen)
         return found

@@ -1,0 +1,71 @@
+"""Protects applications from requests that are read in two ways: what servers see behind a policy is what the policy allows.
+
+What they see with nobody between is kept in `corpus/seen.json`, and checked for the versions it was recorded with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.l7 import raw, servers, survey
+from tests.l7.corpus import policy
+from tests.l7.corpus.all_cases import BY_NAME, CASES
+from tests.l7.corpus.case import Case
+from tests.l7.place import PORT, Scene
+
+pytestmark = pytest.mark.bpf
+# http.server and its like read no chunks: the bytes of a chunked body that was allowed are their next requests.
+READS_NO_CHUNKS = {"python"}
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(CASES)
+
+
+def test_nothing_is_judged_behind_a_denied_request() -> None:
+    for case in CASES:
+        assert all(o.verdict == "allow" for o in case.expected[:-1]), case.name
+
+
+@pytest.mark.parametrize("name", servers.NAMES)
+def test_without_policy_servers_do_as_recorded(scene: Scene, name: str) -> None:
+    versions, kept = survey.read()
+    if versions[name] != servers.version(name):
+        return  # another version may do otherwise: `python -m tests.l7.survey` tells
+    found = survey.survey(scene, [name])
+    scene.rest()
+    assert survey.changes(kept, found) == []
+
+
+@pytest.mark.usefixtures("judging")
+@pytest.mark.parametrize("name", servers.NAMES)
+def test_behind_the_policy(scene: Scene, name: str) -> None:
+    web = scene.agent("web")
+    with scene.loaded(policy.TEXT):
+        server = servers.start(name, scene, PORT + 1)
+        played = survey.play(web, server, CASES, scene.address("api"))
+    scene.rest()
+    wrong = [
+        f"{case.name}: saw {[survey.brief(s) for s in survey.accepted(seen)][-3:]}, {problem}"
+        for case, (seen, done) in zip(CASES, played, strict=True)
+        if (problem := differs(case, seen, done, name)) is not None
+    ]
+    assert wrong == []
+
+
+def differs(case: Case, seen: list[servers.Seen], done: raw.Exchange, server: str) -> str | None:
+    """What is not as the case says, or None."""
+    reached = [(one.method, one.target) for one in survey.accepted(seen)]
+    chunks = server in READS_NO_CHUNKS and any(b"chunked" in segment.lower() for segment in case.segments)
+    for method, target in reached:
+        if (method, target) not in case.allowed and not chunks:
+            return f"a request {method} {target[:60]} that is not allowed"
+    if len(reached) > len(case.allowed) and not chunks:
+        return f"{len(reached)} requests, {len(case.allowed)} are allowed"
+    if case.denied and done.end == "open":
+        return "the connection is open"
+    last = case.expected[-1] if case.expected else None
+    if last is not None and last.answer == "403" and done.answers[-1:] != [403]:
+        return f"answers {done.answers[-3:]} instead of 403"
+    if last is not None and last.answer == "closed" and 403 in done.answers:
+        return "a 403 that may be taken for another answer"
+    return None
