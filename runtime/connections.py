@@ -19,11 +19,14 @@ from policyc.runtime.sockets import Connection
 BEFORE_ANY_GENERATION = 0
 
 
-def subjects_by_cgroup(points: Iterable[CgroupPoint], index_of: Mapping[str, int]) -> dict[int, int]:
-    """The number of every cgroup at or below a bound one → index of the endpoint that is judged there, 0 for nobody."""
+def subjects_by_cgroup(
+    points: Iterable[CgroupPoint], index_of: Mapping[str, int], streams: bool = False
+) -> dict[int, int]:
+    """The number of every cgroup at or below a bound one → index of the endpoint that is judged there, 0 for nobody. `streams`: whose
+    streams are judged there."""
     found: dict[int, int] = {}
     for point in sorted(points, key=lambda p: p.level):
-        index = index_of.get(point.endpoint, 0) if point.kind is CgroupKind.JUDGE else 0
+        index = index_of.get(point.endpoint, 0) if streams or point.kind is CgroupKind.JUDGE else 0
         for folder, _, _ in os.walk(point.path):
             found[os.stat(folder).st_ino] = index
     return found

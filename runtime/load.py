@@ -74,26 +74,30 @@ from policyc.runtime.registry import (
 )
 from policyc.runtime.state import Header, Registered, Store
 from policyc.runtime.unload import refuse_strays
+from policyc.runtime.unseen import L7Subjects, refuse_shared
 
 HEADROOM = 2  # tables hold this many times what is there at load
 
 
 @dataclass
 class Options:
-    """What an operator says at load. `endpoints`, `host` and `specs` are None where not given: a replaced load keeps its own."""
+    """What an operator says at load. `endpoints`, `host` and `specs` are None where not given: a replaced load keeps its own.
+    `l7_deny`: endpoints whose streams nobody sees may be subjects of L7 rules, and are denied."""
 
     endpoints: Sequence[Endpoint] | None = None
     host: Sequence[Address] | None = None
     specs: Sequence[Spec] | None = None
     events: str = "denied"
     audit: bool = False
+    l7_deny: bool = False
     dry_run: bool = False
     progress: Callable[[str], None] = lambda step: None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `load` did. `points` are the attach points in words; `warnings` what an operator should know."""
+    """What `load` did. `points` are the attach points in words; `warnings` what an operator should know; `reset` is the number of
+    sockets that were closed, being older than the rules which judge their requests."""
 
     name: str
     number: int
@@ -105,6 +109,7 @@ class Report:
     points: tuple[str, ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    reset: int = 0
 
 
 @dataclass
@@ -145,8 +150,11 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
             before = previous.registry.plan if previous else Plan()
             obj.load(() if options.dry_run else _unneeded(artifact, contents.plan, before, pins if previous else None))
             generation = following(previous.registry.generation) if previous else 1
+            warnings = [*_warnings(contents.plan), *_stream_warnings(artifact, contents, options)]
+            reset = 0
             if not options.dry_run:
                 _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
+                reset = _reset_older(artifact, contents, pins, warnings)
     return Report(
         name,
         contents.header.number,
@@ -157,7 +165,8 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
         sum(len(e.addresses) for e in contents.endpoints),
         tuple(contents.plan.words()),
         time.monotonic() - began,
-        tuple(_warnings(contents.plan)),
+        tuple(warnings),
+        reset,
     )
 
 
@@ -204,6 +213,10 @@ def _contents(artifact: Artifact, name: str, options: Options, previous: Replace
     header.host = [addresses.text(a) for a in sorted(contents.host)]
     builder = IdentityBuilder(artifact.manifest, bytes.fromhex(header.same_key))
     _number(contents, endpoints, old, builder, local)
+    if header.streams:
+        refuse_shared(name, plan)
+        if not header.l7_deny and not header.audit:
+            L7Subjects(artifact).refuse(contents.endpoints, plan)
     return contents
 
 
@@ -224,6 +237,7 @@ def _header(artifact: Artifact, name: str, options: Options, old: Registry | Non
         host_listed=listed,
         qdiscs=list(old.header.qdiscs) if old else [],
         streams=bool(artifact.manifest.stream_hooks),
+        l7_deny=options.l7_deny,
     )
 
 
@@ -590,3 +604,20 @@ def _make_folder(path: Path) -> None:
 def _warnings(plan: Plan) -> Iterable[str]:
     if not plan.devices and not plan.cgroups:
         yield "nothing is judged yet: no endpoint has an interface or a cgroup, and no --attach was given"
+
+
+def _stream_warnings(artifact: Artifact, contents: Contents, options: Options) -> Iterable[str]:
+    if contents.header.streams and not options.audit:
+        yield from L7Subjects(artifact).warnings(contents.endpoints, contents.plan)
+
+
+def _reset_older(artifact: Artifact, contents: Contents, pins: Pins, warnings: list[str]) -> int:
+    """Connections that the load judges by requests and did not see begin. How many sockets were closed."""
+    if not contents.header.streams or contents.header.audit or not contents.plan.words():
+        return 0
+    from policyc.runtime.resets import Older
+
+    done = Older(artifact.policy, contents.plan, contents.endpoints, contents.host, pins).reset()
+    if words := done.words():
+        warnings.append(words)
+    return done.sockets

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ from policyc.runtime.pins import NUMBER, ZERO, Pins, close_all
 from policyc.runtime.points import DeviceTable, Plan, check_known, plan_of
 from policyc.runtime.recovery import recover
 from policyc.runtime.state import Registered, Snapshot, Store, names, unknown
+from policyc.runtime.unseen import L7Subjects, refuse_shared
 
 FIRST_ENDPOINT = HOST_ENDPOINT + 1
 NOBODY_SLOT, HOST_SLOT, FIRST_SLOT = 0, 1, 2
@@ -68,6 +69,8 @@ class Registry:
         """`store` is locked; the registry closes it. Use `open_registry`."""
         snapshot = store.read()
         self.store = store
+        self.l7_deny = False  # endpoints whose streams nobody sees may become subjects of L7 rules
+        self.warnings: list[str] = []
         self.header = snapshot.header
         self.artifact: Artifact = store.read_artifact(self.header.number)
         self.builder = IdentityBuilder(self.artifact.manifest, bytes.fromhex(self.header.same_key))
@@ -141,6 +144,12 @@ class Registry:
 
     def put(self, endpoint: Endpoint) -> str:
         """Adds an endpoint, or changes the one of that name. Returns `added`, `changed` or `unchanged`."""
+        outcome = self._put(endpoint)
+        if outcome != "unchanged":
+            self._reset_older()
+        return outcome
+
+    def _put(self, endpoint: Endpoint) -> str:
         self._check_endpoint(endpoint)
         old = self.endpoints.get(endpoint.name)
         if not self._run(endpoint):
@@ -149,6 +158,10 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Raises `OperationError` where there is no such endpoint."""
+        self._remove(name)
+        self._reset_older()
+
+    def _remove(self, name: str) -> None:
         old = self.get(name)
         plan = self.plan.copy()
         plan.remove_endpoint(name)
@@ -166,16 +179,18 @@ class Registry:
         self._check_points(wanted)
         touched = self._hand_over(wanted, takers)
         for done, name in enumerate([n for n in self.endpoints if n not in wanted]):
-            self.remove(name)
+            self._remove(name)
             report.removed.append(name)
             progress(done)
         for done, endpoint in enumerate(endpoints):
-            outcome = self.put(endpoint)
+            outcome = self._put(endpoint)
             if endpoint.name not in known:
                 report.added.append(endpoint.name)
             elif outcome == "changed" or endpoint.name in touched:
                 report.changed.append(endpoint.name)
             progress(done)
+        if report.added or report.changed or report.removed:
+            self._reset_older()
         return report
 
     def list_host(self, listed: Iterable[Address]) -> None:
@@ -243,6 +258,8 @@ class Registry:
         if endpoint.interface is not None:
             self._check_namespace()
         plan.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, DeviceTable())
+        if self.header.streams and endpoint.cgroup is not None:
+            refuse_shared(self.store.name, plan)
         return plan
 
     def _check_sizes(self, wanted: dict[str, Endpoint], takers: dict[Address, str]) -> None:
@@ -280,6 +297,10 @@ class Registry:
                 self._check_namespace()
             if endpoint.interface is not None or endpoint.cgroup is not None:
                 kept.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, devices)
+        new = [e for e in endpoints if (known := self.endpoints.get(e.name)) is None or not _same(known, e)]
+        self._check_seen(new, kept)
+        if self.header.streams:
+            refuse_shared(self.store.name, kept)
         if len(records) + FIRST_SLOT > self._identities.max_entries:
             raise OperationError(
                 f"table identities has room for {self._identities.max_entries - FIRST_SLOT} different sets of labels, and"
@@ -299,6 +320,25 @@ class Registry:
                         "load the policy again with this endpoints file: it changes all of them at one moment",
                     )
 
+    def _check_seen(self, endpoints: Iterable[Endpoint], plan: Plan) -> None:
+        """Raises `OperationError` where rules with a block judge an endpoint whose streams nobody sees."""
+        if self.header.streams and not (self.l7_deny or self.header.l7_deny or self.header.audit):
+            self._l7_subjects.refuse(endpoints, plan)
+
+    @cached_property
+    def _l7_subjects(self) -> L7Subjects:
+        return L7Subjects(self.artifact)
+
+    def _reset_older(self) -> None:
+        """Connections whose requests are judged from now on, and whose beginning nobody saw (`resets`)."""
+        if not self.header.streams or self.header.audit or not self.plan.words():
+            return
+        from policyc.runtime.resets import Older
+
+        done = Older(self.artifact.policy, self.plan, self.endpoints.values(), self.host, self.pins).reset()
+        if words := done.words():
+            self.warnings.append(words)
+
     def _check_namespace(self) -> None:
         if not is_here(self.header.netns):
             raise elsewhere(self.store.name, self.header.netns)
@@ -311,6 +351,7 @@ class Registry:
         plan = self._plan_with(endpoint, old)
         if old is not None and _same(old, endpoint) and plan == self.plan:
             return False
+        self._check_seen([endpoint], plan)
         index = old.index if old is not None else self._indices.take()
         if index is None:
             raise OperationError(

@@ -27,12 +27,25 @@ def _names(words: Sequence[str], what: str) -> tuple[str | None, str]:
     return (words[0] if len(words) == 2 else None), words[-1]
 
 
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {plain(warning)}", err=True)
+
+
+l7_deny_option = click.option(
+    "--l7-deny",
+    is_flag=True,
+    help="Accept an endpoint bound by interface only whose requests rules judge: nobody sees them, these connections are denied.",
+)
+
+
 @command.command()
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] ENDPOINT")
 @click.option("--address", "addresses", multiple=True, help="An IPv4 or IPv6 address; may be repeated.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; may be repeated.")
 @click.option("--interface", help="The host's end of its link, where it is then judged.")
 @click.option("--cgroup", help="Its cgroup, where it is then judged.")
+@l7_deny_option
 @format_option
 def add(
     words: tuple[str, ...],
@@ -40,6 +53,7 @@ def add(
     labels: tuple[str, ...],
     interface: str | None,
     cgroup: str | None,
+    l7_deny: bool,
     format_: str,
 ) -> int:
     """Add an endpoint, or change the one of that name into this."""
@@ -50,13 +64,22 @@ def add(
     _check_endpoint_name(endpoint_name)
     endpoint = Endpoint(endpoint_name, _addresses(addresses), _labels(labels), cgroup, interface)
     with open_registry(name) as registry:
+        registry.l7_deny = l7_deny
         outcome = registry.put(endpoint)
         identities = registry.identities(registry.get(endpoint_name))
-        name = registry.header.name
+        name, warnings = registry.header.name, registry.warnings
     if format_ == "json":
-        document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome=outcome, identities=identities)
+        document(
+            "policyc-endpoint",
+            load=name,
+            endpoint=endpoint_name,
+            outcome=outcome,
+            identities=identities,
+            warnings=warnings,
+        )
         return 0
     click.echo(f"{name}: {outcome} {plain(endpoint_name)}: {plain(', '.join(identities)) or 'matches no identity'}")
+    _warn(warnings)
     return 0
 
 
@@ -70,18 +93,20 @@ def remove(words: tuple[str, ...], format_: str) -> int:
     name, endpoint_name = _names(words, "ENDPOINT")
     with open_registry(name) as registry:
         registry.remove(endpoint_name)
-        name = registry.header.name
+        name, warnings = registry.header.name, registry.warnings
     if format_ == "json":
-        document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome="removed")
+        document("policyc-endpoint", load=name, endpoint=endpoint_name, outcome="removed", warnings=warnings)
         return 0
     click.echo(f"{name}: removed {plain(endpoint_name)}")
+    _warn(warnings)
     return 0
 
 
 @command.command()
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE")
+@l7_deny_option
 @format_option
-def apply(words: tuple[str, ...], format_: str) -> int:
+def apply(words: tuple[str, ...], l7_deny: bool, format_: str) -> int:
     """Make the endpoints of a file the whole set: add, change and remove what differs."""
     from policyc.endpoints import load_or_raise
     from policyc.runtime.registry import open_registry
@@ -89,16 +114,18 @@ def apply(words: tuple[str, ...], format_: str) -> int:
     name, path = _names(words, "FILE")
     file = load_or_raise(path)
     with open_registry(name) as registry, Progress() as progress:
+        registry.l7_deny = l7_deny
         done = registry.apply(file.endpoints, lambda n: progress.step(f"endpoint {n + 1} of {len(file.endpoints)}"))
         registry.list_host(file.host)
-        name = registry.header.name
+        name, warnings = registry.header.name, registry.warnings
     if format_ == "json":
-        document("policyc-endpoint-apply", load=name, **vars(done))
+        document("policyc-endpoint-apply", load=name, **vars(done), warnings=warnings)
         return 0
     for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
         for changed in names:
             click.echo(f"{sign} {plain(changed)}")
     click.echo(f"{name}: {len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed")
+    _warn(warnings)
     return 0
 
 

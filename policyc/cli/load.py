@@ -29,6 +29,11 @@ from policyc.cli.progress import Progress
     show_default=True,
     help="What is reported besides what rules log.",
 )
+@click.option(
+    "--l7-deny",
+    is_flag=True,
+    help="Accept endpoints bound by interface only whose requests rules judge: nobody sees them, these connections are denied.",
+)
 @format_option
 def command(
     artifact: str,
@@ -38,6 +43,7 @@ def command(
     dry_run: bool,
     audit: bool,
     events: str,
+    l7_deny: bool,
     format_: str,
 ) -> int:
     """Load an object, attach it and enforce it. A load of the same name is replaced in one step; without --endpoints
@@ -52,7 +58,11 @@ def command(
     read = reader.read(artifact)
     gc.freeze()  # it stays to the end: looking for cycles in it takes seconds where there are 100,000 rules
     options = Options(
-        specs=[parse_spec(s) for s in specs] if specs else None, events=events, audit=audit, dry_run=dry_run
+        specs=[parse_spec(s) for s in specs] if specs else None,
+        events=events,
+        audit=audit,
+        l7_deny=l7_deny,
+        dry_run=dry_run,
     )
     if endpoints_file is not None:
         from policyc.endpoints import load_or_raise
@@ -71,5 +81,5 @@ def command(
     for point in report.points:
         click.echo(f"  {plain(point)}")
     for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {plain(warning)}", err=True)
     return 0
