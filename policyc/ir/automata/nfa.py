@@ -1,0 +1,114 @@
+"""Expressions → one position automaton (Glushkov) over all of them.
+
+A *position* stands for one byte that is matched next: the set it is from, and the positions that may follow. Expressions are built from their
+end, and equal positions are one, so that patterns with the same mark share their ends. An *accepting* position stands for no byte: it says that
+a pattern with its mark matches where it is reached. Positions 0 to `marks` - 1 are the accepting ones, by mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policyc.ir.automata.expression import Alternation, Bytes, Concat, Expression
+
+Positions = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Nfa:
+    """`masks[p]`: the bytes of position p (0 of accepting ones), `follow[p]`: what may follow it, `start`: what may come first."""
+
+    marks: int
+    masks: tuple[int, ...]
+    follow: tuple[Positions, ...]
+    start: Positions
+
+
+def build_nfa(patterns: Sequence[tuple[Expression, int]], marks: int) -> Nfa:
+    """The automaton of patterns, each with its mark (0 to `marks` - 1); several may have one mark."""
+    builder = _Builder(marks)
+    start: set[int] = set()
+    for expression, mark in patterns:
+        start |= builder.build(expression, frozenset((mark,)))
+    return builder.finished(frozenset(start))
+
+
+class _Builder:
+    """`loops`: positions without a byte that stand for the beginning of a repetition, and what they stand for."""
+
+    def __init__(self, marks: int) -> None:
+        self.marks = marks
+        self.masks: list[int] = [0] * marks
+        self.follow: list[Positions] = [frozenset()] * marks
+        self.loops: dict[int, Positions] = {}
+        self._known: dict[tuple[int, Positions], int] = {}
+        self._known_loops: dict[tuple[Expression, Positions], Positions] = {}
+
+    def build(self, expression: Expression, then: Positions) -> Positions:
+        """What may come first of `expression` with `then` behind it."""
+        if isinstance(expression, Bytes):
+            return frozenset((self._position(expression.mask, then),)) if expression.mask else frozenset()
+        if isinstance(expression, Concat):
+            for part in reversed(expression.parts):
+                then = self.build(part, then)
+            return then
+        if isinstance(expression, Alternation):
+            return frozenset().union(*(self.build(part, then) for part in expression.parts))
+        if expression.most is None:
+            first = self._loop(expression.part, then)
+        else:
+            first = then
+            for _ in range(expression.most - expression.least):
+                first = then | self.build(expression.part, first)
+        for _ in range(expression.least):
+            first = self.build(expression.part, first)
+        return first
+
+    def _position(self, mask: int, then: Positions) -> int:
+        known = self._known.get((mask, then))
+        if known is None:
+            known = self._known[mask, then] = self._new(mask, then)
+        return known
+
+    def _new(self, mask: int, then: Positions) -> int:
+        self.masks.append(mask)
+        self.follow.append(then)
+        return len(self.masks) - 1
+
+    def _loop(self, part: Expression, then: Positions) -> Positions:
+        known = self._known_loops.get((part, then))
+        if known is not None:
+            return known
+        again = self._new(0, frozenset())
+        self.loops[again] = frozenset()
+        first = then | self.build(part, frozenset((again,)))
+        self.loops[again] = first
+        self._known_loops[part, then] = first
+        return first
+
+    def finished(self, start: Positions) -> Nfa:
+        """With loops replaced by what they stand for."""
+        if not self.loops:
+            return Nfa(self.marks, tuple(self.masks), tuple(self.follow), start)
+        closed = {loop: self._closed(frozenset((loop,))) for loop in self.loops}
+        looping = self.loops.keys()
+
+        def resolved(positions: Positions) -> Positions:
+            if looping.isdisjoint(positions):
+                return positions
+            return frozenset().union(*(closed.get(p) or (p,) for p in positions))
+
+        follow = [frozenset() if p in self.loops else resolved(then) for p, then in enumerate(self.follow)]
+        return Nfa(self.marks, tuple(self.masks), tuple(follow), resolved(start))
+
+    def _closed(self, positions: Positions) -> Positions:
+        seen: set[int] = set()
+        waiting = list(positions)
+        while waiting:
+            position = waiting.pop()
+            if position in seen:
+                continue
+            seen.add(position)
+            waiting += self.loops.get(position, ())
+        return frozenset(seen - self.loops.keys())
