@@ -275,9 +275,10 @@ class _Parse:
 
     def lacks_brace(self, token: Token, index: int, accepted: set[str]) -> bool:
         """Whether the token begins something in a body whose `{` was forgotten."""
-        if token.type not in ACTIONS | SECTIONS or "LBRACE" not in accepted:
+        if token.type not in ACTIONS | SECTIONS | METHODS or "LBRACE" not in accepted:
             return False
-        if not self.starts_line(index) and not self.is_beginning(index, True):
+        looks = self.is_method(index) if token.type in METHODS else self.is_beginning(index, True)
+        if not self.starts_line(index) and not looks:
             return False
         trial = self.trial()
         try:

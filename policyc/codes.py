@@ -338,6 +338,14 @@ _TABLE = (
         _http("GET") + 'test "t" { allow host -> web tcp/80 GET "v1" }\n',
         _http("GET") + 'test "t" { allow host -> web tcp/80 GET "/v1" }\n',
     ),
+    _error(
+        "P2024",
+        "bad-regex",
+        "A regular expression `~\"…\"` is of the dialect that docs/regex.md describes: it is anchored at both ends and matches in linear "
+        "time, so there are no anchors, backreferences or lookarounds.",
+        _http('GET ~"/v1/("'),
+        _http('GET ~"/v1/.*"'),
+    ),
     _warning(
         "P2101",
         "unknown-method",

@@ -35,7 +35,11 @@ class _Never(Exception):
 
 def distinct(patterns: Iterable[Pattern | None]) -> tuple[Pattern, ...]:
     """Each alternative once, those that were wrong left out."""
-    return tuple({(p.kind, p.text): p for p in reversed([*patterns]) if p is not None}.values())[::-1]
+    first: dict[tuple[str, str], Pattern] = {}
+    for pattern in patterns:
+        if pattern is not None:
+            first.setdefault((pattern.kind, pattern.text), pattern)
+    return tuple(first.values())
 
 
 def within(word: syntax.Word, at: int, end: int) -> Span:
@@ -177,14 +181,22 @@ def _check_path(text: str, methods: tuple[str, ...]) -> None:
     if authority:
         return
     if not scheme and not text.startswith("/"):
-        bare = text == "" or "/" in text or re.match(r"[A-Za-z0-9_*~-]", text)
         help = "a path begins with `/`; `*` is that of OPTIONS, `http://…` absolute, HOST:PORT that of CONNECT"
-        raise _Never(0, end, "this matches no path", help, quoted(f"/{text}") if bare else None)
+        raise _Never(0, end, "this matches no path", help, _with_slash(text))
     _bytes(text)
     start = scheme.end() if scheme else 0
     if scheme and text[start : start + 1] in ("", "/"):
         raise _Never(0, end, "there is no host behind the scheme", "as in http://api.example/**")
     _segments(text, start if scheme else 1)
+
+
+def _with_slash(text: str) -> str | None:
+    """The path with a `/` before it, if nothing else is wrong with it."""
+    try:
+        _check_path(f"/{text}", ())
+    except _Never:
+        return None
+    return quoted(f"/{text}")
 
 
 _BYTES = re.compile(r"[?#\\\t]|%[0-9A-Fa-f]{2}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,17 @@ from hypothesis import strategies as st
 
 from policyc.artifact import policy_json
 from policyc.artifact.shape import Node, ShapeError
-from policyc.model import AddressSet, PolicySet
-from tests.artifact.objects import rich_policy
+from policyc.model import (
+    Action,
+    AddressSet,
+    HttpBlock,
+    HttpCondition,
+    HttpEntry,
+    HttpExpectation,
+    Pattern,
+    PolicySet,
+)
+from tests.artifact.objects import rich_policy, span
 
 
 def through_json(policy: PolicySet) -> PolicySet:
@@ -23,6 +33,56 @@ def through_json(policy: PolicySet) -> PolicySet:
 
 def test_everything_comes_back() -> None:
     assert through_json(rich_policy()) == rich_policy()
+
+
+def http_policy() -> PolicySet:
+    """With every construct of HTTP blocks and requests."""
+    block = HttpBlock(
+        (
+            HttpEntry(1, Action.ALLOW, (), (), (), (), None, False, span(4)),
+            HttpEntry(
+                2,
+                Action.DENY,
+                ("GET", "M-SEARCH"),
+                (
+                    Pattern("glob", "/v1/**", span(5)),
+                    Pattern("regex", '/\\d"', span(6)),
+                    Pattern("string", "*", span(7)),
+                ),
+                (Pattern("string", "é", span(8, "b")),),
+                (
+                    HttpCondition("header", "x-a", (Pattern("string", "", span(9)),)),
+                    HttpCondition("query", "", (), True),
+                ),
+                ("websocket", "h2c"),
+                True,
+                span(10),
+            ),
+            HttpEntry(3, Action.ALLOW, (), (), (), (), (), False, span(11)),
+        ),
+        span(3),
+        True,
+        65536,
+    )
+    rich = rich_policy()
+    policy, test = rich.policies[0], rich.tests[0]
+    allow = replace(policy.rules[0], action=Action.ALLOW, http=block)
+    request = HttpExpectation("GET", "/a b?", "x", (("N", "v"), ("n", "")))
+    expectations = tuple(replace(test.expectations[0], http=h) for h in (request, HttpExpectation("*", "*")))
+    return replace(
+        rich,
+        policies=(replace(policy, rules=(allow, *policy.rules[1:])),),
+        tests=(replace(test, expectations=expectations),),
+    )
+
+
+def test_http_comes_back() -> None:
+    assert through_json(http_policy()) == http_policy()
+
+
+def test_what_has_no_block_says_nothing_of_http() -> None:
+    """Artifacts of policies without blocks are what they were."""
+    assert '"http"' not in json.dumps(policy_json.encode(rich_policy()))
 
 
 def test_encoding_is_deterministic() -> None:
@@ -46,7 +106,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
     return found
 
 
-DOCUMENT = json.loads(json.dumps(policy_json.encode(rich_policy())))
+DOCUMENT = json.loads(json.dumps(policy_json.encode(http_policy())))
 JUNK = [None, True, -1, 2**200, 1.5, "", "junk", "\ud800", [], [[]], {}, {"a": 1}, [1, 2, 3, 4, 5]]
 
 
@@ -68,6 +128,16 @@ def test_no_wrong_value_escapes(place: tuple[str | int, ...], junk: object) -> N
     ("path", "junk", "message"),
     [
         (
+            ("policies", 0, "rules", 0, "http", "entries", 1, "paths", 0, 0),
+            "globe",
+            "policies[0].rules[0].http.entries[1].paths[0][0]: expected string, glob or regex",
+        ),
+        (
+            ("policies", 0, "rules", 0, "http", "entries", 1, "conditions", 0, "kind"),
+            "cookie",
+            "policies[0].rules[0].http.entries[1].conditions[0].kind: expected header or query",
+        ),
+        (
             ("policies", 0, "rules", 0, "action"),
             "allo",
             "policies[0].rules[0].action: expected one of deny, allow, pass",
@@ -75,6 +145,21 @@ def test_no_wrong_value_escapes(place: tuple[str | int, ...], junk: object) -> N
         (("policies", 0, "subjects", 0), "any", "policies[0].subjects[0]: expected endpoints, host or a selector"),
         (("address_sets", 0, "v4"), [[5, 9], [10, 11]], "address_sets[0].v4: expected ascending ranges"),
         (("policies", 0, "span"), [7, 1, 1, 1, 1], "policies[0].span[0]: expected the index of a file"),
+        (
+            ("policies", 0, "rules", 0, "http", "entries", 1, "action"),
+            "pass",
+            "policies[0].rules[0].http.entries[1].action: e",
+        ),
+        (
+            ("policies", 0, "rules", 0, "http", "entries", 1, "number"),
+            3,
+            "policies[0].rules[0].http.entries[1].number: expec",
+        ),
+        (
+            ("policies", 0, "rules", 0, "http", "limit"),
+            65537,
+            "policies[0].rules[0].http.limit: expected an integer from",
+        ),
         (("language",), None, "language: expected a value, found none"),
     ],
 )

@@ -44,6 +44,36 @@ def test_layout() -> None:
     )
 
 
+def test_entries_of_a_block() -> None:
+    messy = (
+        "policy p for host { ingress {\n"
+        "allow from any on tcp/80 http audit limit 32k{ # why\n"
+        'GET,HEAD "/v1/**" , ~ "/[a-z]+\\"\\d" # first\n\n\n'
+        '   deny *   "/v1/internal/**"\n# all below\n'
+        'PUT "/x" host"a" , "b"\nheader "X-A"\n"1",~"2*" query "q" absent upgrade"ws" body\n'
+        "} log\n"
+        "allow from any on tcp/81 http{}\n"
+        "}}\n"
+        'test "t"{allow host->host tcp/80 GET "/x"host "y"  header "a" "b" by p.ingress.1.1}\n'
+    )
+    formatted = """policy p for host { ingress {
+    allow from any on tcp/80 http audit limit 32k {  # why
+      GET, HEAD "/v1/**", ~"/[a-z]+\\"\\d"  # first
+
+      deny *   "/v1/internal/**"
+      # all below
+      PUT "/x" host "a", "b"
+      header "X-A"
+      "1", ~"2*" query "q" absent upgrade "ws" body
+    } log
+    allow from any on tcp/81 http {}
+} }
+test "t" { allow host -> host tcp/80 GET "/x" host "y"  header "a" "b" by p.ingress.1.1 }
+"""
+    assert format_file(messy) == formatted
+    assert format_file(formatted) == formatted
+
+
 def test_a_hash_in_a_string_is_no_comment() -> None:
     assert format_file('identity a{k=="#x"}\n') == 'identity a { k == "#x" }\n'
 
