@@ -187,8 +187,11 @@ def _hex_digit(path: bytearray, source: _Counted) -> Reader[int]:
     return byte
 
 
+_AUTHORITY = re.compile(rb"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):[0-9]+")
+
+
 def _form(method: bytes, path: bytes) -> Form:
-    """A target that begins otherwise is an authority, and that only with CONNECT."""
+    """`HOST:PORT`, without escapes, stands only with CONNECT, and nothing else with it."""
     if path.startswith(b"/") and method != b"CONNECT":
         return Form.ORIGIN
     if path == b"*" and method == b"OPTIONS":
@@ -196,7 +199,7 @@ def _form(method: bytes, path: bytes) -> Form:
     absolute = path.startswith((b"http://", b"https://"))
     if absolute and method != b"CONNECT":
         return Form.ABSOLUTE
-    if method == b"CONNECT" and path and not absolute and not path.startswith((b"/", b"*")):
+    if method == b"CONNECT" and _AUTHORITY.fullmatch(path):
         return Form.AUTHORITY
     raise Malformed(Saw.TARGET)
 
@@ -207,7 +210,7 @@ def _check_path(head: Head, *, with_query: bool) -> None:
     if re.search(rb"%[0-9A-Fa-f]{2}", head.path):
         raise Malformed(Saw.TARGET)  # decoded once more it would be something else
     path = head.path.partition(b"://")[2] if head.form is Form.ABSOLUTE else head.path
-    if b"//" in path or (head.form is Form.ABSOLUTE and path.startswith(b"/")):
+    if b"//" in path or (head.form is Form.ABSOLUTE and (not path or path.startswith(b"/"))):
         raise Malformed(Saw.TARGET)
     if any(segment.partition(b";")[0] in (b".", b"..") for segment in path.split(b"/")):
         raise Malformed(Saw.TARGET)
