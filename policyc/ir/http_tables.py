@@ -59,8 +59,8 @@ class Automaton:
 @dataclass(frozen=True)
 class HttpEntryRecord:
     """`rank`: of its rule; `number`: in its block, from 1; `index`: into `HttpTables.entries`. `audit`: of its block. `conditions`: the mask of those that must
-    hold. `absent`: those of them that hold where there is no such line. `upgrade`: it allows `Upgrade` (protocols that it names are a condition
-    on the header `upgrade`)."""
+    hold. `absent`: those of them that hold where there is no such line. `upgrade`: it allows `Upgrade`; protocols that it names are one of its
+    `conditions`, on the header `upgrade`, like any other: without such a line the entry does not match."""
 
     rank: int
     number: int
