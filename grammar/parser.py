@@ -121,8 +121,9 @@ class _Parse:
         self.silent = copy(self.state.parse_conf)
         self.silent.callbacks = {}
         self.opened: list[Token] = []
-        self.block: Token | None = None  # the last brace with entries behind it
         self.mark = _Mark(list(self.state.state_stack), [], 0, 0)
+        self.block: Token | None = None  # the last brace with entries behind it, and where the rule before it begins
+        self.rule = self.mark
         self.policy = ""
         self.broken: set[str] = set()
         self.lost = False
@@ -166,9 +167,9 @@ class _Parse:
         if kind == "LBRACE":
             self.opened.append(token)
             if self.state.state_stack[-1] in self.tables.entries:
-                self.block = token
+                self.block, self.rule = token, self.mark
         elif kind == "RBRACE":
-            self.opened.pop()
+            self.shut()
         elif (kind in STARTERS or kind in METHODS) and self.begins(self.state, kind):
             self.mark = _Mark(self.state.state_stack[:-1], self.state.value_stack[:-1], len(self.opened), index)
             if kind == "POLICY":
@@ -241,7 +242,12 @@ class _Parse:
     def close(self, count: int, span: Span) -> None:
         for _ in range(count):
             self.state.feed_token(Token("RBRACE", "}", span, "}"))
-            self.opened.pop()
+            self.shut()
+
+    def shut(self) -> None:
+        """The innermost block has been closed: behind entries their rule goes on."""
+        if self.opened.pop() is self.block:
+            self.mark = self.rule
 
     # --- mistakes
     def mend(self, index: int) -> int:

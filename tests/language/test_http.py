@@ -531,6 +531,14 @@ def test_a_block_that_is_not_closed_ends_before_the_next_rule(compiled) -> None:
     assert found[0].notes[0][1] == Span("main.pol", 2, 31, 2, 32)
 
 
+def test_a_mistake_behind_a_block_costs_its_rule(compiled) -> None:
+    text = (
+        'policy p for host { ingress {\nallow from any on tcp/80 http { GET "/" } as tcp/80\nallow from nobody\n} }\n'
+    )
+    found = compiled(text).diagnostics
+    assert [(d.name, d.span.line) for d in found] == [("syntax", 2), ("unknown-name", 3)]
+
+
 def test_a_block_that_is_not_opened(compiled) -> None:
     found = compiled(around('http GET "a" }\nallow from nobody')).diagnostics
     assert [(d.name, d.span.line) for d in found] == [("syntax", 2), ("bad-path", 2), ("unknown-name", 3)]
