@@ -123,8 +123,12 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11}
 _REPETITIONS: dict[str, Callable[[Expression], Expression]] = {"*": Repeat, "+": some, "?": optional}
 
 
+class BadRegex(ValueError):
+    """What is outside the dialect; the front end has refused it."""
+
+
 class _Regex:
-    """Recursive descent over the text. The front end has refused what is outside the dialect: here it raises ValueError."""
+    """Recursive descent over the text. Raises BadRegex."""
 
     def __init__(self, text: str) -> None:
         self.text, self.place = text, 0
@@ -132,7 +136,7 @@ class _Regex:
     def parse(self) -> Expression:
         whole = self._choice()
         if self.place < len(self.text):
-            raise ValueError(f"unexpected {self._peek()!r} at {self.place}")
+            raise BadRegex(f"unexpected {self._peek()!r} at {self.place}")
         return whole
 
     def _peek(self) -> str:
@@ -141,7 +145,7 @@ class _Regex:
     def _take(self) -> str:
         character = self._peek()
         if not character:
-            raise ValueError("the regex ends too early")
+            raise BadRegex("the regex ends too early")
         self.place += 1
         return character
 
@@ -173,15 +177,21 @@ class _Regex:
     def _counted(self, part: Expression) -> Expression:
         end = self.text.find("}", self.place)
         if end < 0:
-            raise ValueError("`{` without `}`")
+            raise BadRegex("`{` without `}`")
         least, comma, most = self.text[self.place : end].partition(",")
         self.place = end + 1
-        needed = Chain((part,) * int(least))
+        needed = Chain((part,) * self._number(least))
         if not comma:
             return needed
         if not most:
             return chain(needed, Repeat(part))
-        return chain(needed, Chain((optional(part),) * (int(most) - int(least))))
+        return chain(needed, Chain((optional(part),) * (self._number(most) - self._number(least))))
+
+    def _number(self, text: str, base: int = 10) -> int:
+        try:
+            return int(text, base)
+        except ValueError:
+            raise BadRegex(f"{text!r} is no number") from None
 
     def _atom(self) -> Expression:
         character = self._take()
@@ -190,7 +200,7 @@ class _Regex:
                 self._accept("?:")
                 inside = self._choice()
                 if not self._accept(")"):
-                    raise ValueError("`(` without `)`")
+                    raise BadRegex("`(` without `)`")
                 return inside
             case ".":
                 return One(ALL_BYTES)
@@ -199,7 +209,7 @@ class _Regex:
             case "\\":
                 return One(self._escape())
             case "*" | "+" | "?" | "{" | "^" | "$":
-                raise ValueError(f"{character!r} at {self.place - 1}")
+                raise BadRegex(f"{character!r} at {self.place - 1}")
         return literal(character.encode())
 
     def _escape(self) -> frozenset[int]:
@@ -209,9 +219,9 @@ class _Regex:
         if character in _CONTROLS:
             return frozenset({_CONTROLS[character]})
         if character == "x":
-            return frozenset({int(self._take() + self._take(), 16)})
+            return frozenset({self._number(self._take() + self._take(), 16)})
         if character.isalnum() or not character.isascii():
-            raise ValueError(f"unknown escape \\{character}")
+            raise BadRegex(f"unknown escape \\{character}")
         return frozenset(character.encode())
 
     def _class(self) -> frozenset[int]:
@@ -233,7 +243,7 @@ class _Regex:
         if character == "\\":
             return self._escape()
         if not character.isascii():
-            raise ValueError("a class is of bytes")
+            raise BadRegex("a class is of bytes")
         return frozenset(character.encode())
 
 
