@@ -377,6 +377,7 @@ class _Parse:
         level = len(self.opened)
         dropped = self.drop()
         floor = len(self.opened)
+        entries = self.begins_here("STAR")
         for at in range(index, len(self.tokens)):
             kind = self.kind(at)
             if kind == "LBRACE":
@@ -391,7 +392,7 @@ class _Parse:
                 level = max(level, floor)
             elif kind == "NAME" and floor <= 1:
                 self.broken.add(self.text(at))
-            elif kind in METHODS and level == floor and self.is_method(at) and self.begins_here(kind):
+            elif kind in METHODS and entries and level == floor and self.is_method(at):
                 return at
             elif kind in STARTERS and self.is_beginning(at, level > floor):
                 count = self.closings(kind, self.opens_rule(at))

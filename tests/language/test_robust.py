@@ -17,7 +17,20 @@ from policyc.grammar.parser import parse
 from policyc.render import render, render_json
 
 POLICIES = [f.read_text() for f in sorted((Path(__file__).parents[2] / "examples").glob("*.pol"))]
-PIECES = [*lexer.KEYWORDS, *lexer.PUNCTUATION, "web", "tcp/80", "10.0.0.0/8", '"s"', "7", "\n", "# c\n", '"', "é"]
+PIECES = [
+    *lexer.KEYWORDS,
+    *lexer.PUNCTUATION,
+    "web",
+    "tcp/80",
+    "10.0.0.0/8",
+    '"s"',
+    "7",
+    "\n",
+    "# c\n",
+    '"',
+    "é",
+    "GET",
+]
 
 
 def checked(text: str) -> list[Diagnostic]:
@@ -96,6 +109,14 @@ RULE = "allow from any "
         "identity " * 100_000,
         "policy p for host { ingress { " + "allow from , " * 50_000,
         "policy p for host { ingress { " + "allow from any on tcp/80 " * 5_000 + "}}",
+        "policy p for host { ingress { allow from , " + "X\n" * 200_000,
+        "policy p for host { ingress { allow from any on tcp/80 http { " + "GET, \n" * 50_000,
+        "policy p for host { ingress { allow from any on tcp/80 http { " + 'GET "/a" ' * 20_000 + "}}}",
+        "policy p for host { ingress { allow from any on tcp/80 http { GET " + '"/a", ' * 50_000 + '"/" }}}',
+        "policy p for host { ingress { allow from any on tcp/80 http { GET " + 'header "X" ' * 20_000 + "}}}",
+        "policy p for host { ingress { allow from any on tcp/80 http { " * 5_000,
+        'policy p for host { ingress { allow from any on tcp/80 http { GET ~"' + "(" * 4_000 + '" }}}',
+        'policy p for host { ingress { allow from any on tcp/80 http { GET ~"' + "(a{1000}){1000}" * 200 + '" }}}',
         "cidr a = [ " + "10.0.0.1, " * 50_000 + "]",
         "identity a { " + "k == v, " * 20_000 + "}",
     ],
