@@ -33,6 +33,7 @@ from tests.reference.builders import (
     udp,
     world,
 )  # fmt: skip
+from tests.reference.test_http_corpus import policy_set
 
 WEB, DB, SHOP = sel(app="web"), sel(app="db"), sel(("exists", "ns"))
 IDENTITIES: dict[str, Selector | None] = {
@@ -214,3 +215,68 @@ def test_host_in_tests_is_loopback() -> None:
     machine = policy(rule("allow", ANY, tcp(22)), on=HOST_PEER)
     assert run("allow", "203.0.113.7", "host", tcp(22), on=[machine]).passed
     assert run("deny", "203.0.113.7", "host", tcp(23), on=[machine]).passed
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+PAGES = """
+identity web { app == web }
+identity api { app == api }
+policy api for api { ingress {
+  allow from web on tcp/8080-8081 http { GET "/a/**" GET "/h" host "shop" POST "/p" header "N" "v" deny * "/a/x" } as pages
+  allow from web on tcp/9090
+} }
+policy web for web { egress {
+  allow to api on tcp/8080-8081 http { GET "/**" POST "/**" } as out
+  allow to api
+} }
+"""
+
+
+def outcomes(*lines: str, policies: str = PAGES) -> list[tuple[bool, str]]:
+    text = f'{policies}test "t" {{\n' + "\n".join(lines) + "\n}\n"
+    return [(r.passed, r.message) for r in run_tests(policy_set(text))]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'allow web -> api tcp/8080 GET "/a/b?c=d"',
+        'allow web -> api tcp/8080-8081 GET "/a/b" by api.pages',
+        'allow web -> api tcp/8080 GET "/a/b" by api.pages.1',
+        'allow web -> api tcp/8080 GET "/a/b" by web.out.1',
+        'deny  web -> api tcp/8080 GET "/a/x" by api.pages.4',
+        'deny  web -> api tcp/8080 GET "/a/%78" by api.pages',
+        'allow web -> api tcp/8080 GET "/h" host "shop:80"',
+        'deny  web -> api tcp/8080 GET "/h"',
+        'allow web -> api tcp/8080 POST "/p" header "N" "v"',
+        'deny  web -> api tcp/8080 POST "/p"',
+        'deny  web -> api tcp/8080 PUT "/a/b" by api.pages',
+        'deny  web -> api tcp/8080 PUT "/a/b" by web.egress.2',
+        'deny  web -> api tcp/8080 GET "/a/../b"',
+        'deny  host -> api tcp/8080 GET "/a/b"',
+        'allow web -> api tcp/9090 GET "/a/../b" by api.ingress.2',
+        'deny  web -> api tcp/9091 GET "/a/b"',
+        "allow web -> api tcp/8080 by api.pages",
+        'deny  web -> api tcp/8080 GET "/a/b" header "Content-Length" "1"',
+    ],
+)
+def test_requests_are_judged_at_both_ends(line: str) -> None:
+    assert outcomes(line) == [(True, "")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('deny web -> api tcp/8080 GET "/a/b"', "GET /a/b (100.64.0.1 -> 100.64.0.2): decided by the entry api.pages.1 (p.pol:5:42)"),
+        ('allow web -> api tcp/8080 GET "/b"', "no entry matches: l7-no-entry of api.pages (p.pol:5:3)"),
+        ('allow web -> api tcp/8080 GET "/b/.."', "malformed target: l7-malformed for web.out (p.pol:9:3)"),
+        ('deny web -> api tcp/9090 GET "/b"', "decided by api.ingress.2 (p.pol:6:3)"),
+        ('allow web -> api tcp/9091 GET "/b"', "no rule decided (default)"),
+        ('allow web -> api tcp/8080 GET "/a/b" by api.pages.2', "decided by the entry api.pages.1 (p.pol:5:42)"),
+    ],
+)  # fmt: skip
+def test_a_failure_says_what_decided_the_request(line: str, message: str) -> None:
+    ((passed, told),) = outcomes(line)
+    assert not passed
+    assert told.endswith(message)
