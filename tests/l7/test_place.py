@@ -29,7 +29,7 @@ def test_a_recorder_sees_what_was_sent(kind: str, version: int, request: pytest.
     assert group_of(api.pid).endswith("/api")
     number = api.call(recorder.start, recorder.Listening("::", PORT))
     plan = raw.Plan(
-        place.address("api", version), PORT, (REQUEST[:9], REQUEST[9:] * 2), source=place.address("web", version)
+        place.address("api", version), PORT, (REQUEST[:9], REQUEST[9:] + REQUEST), source=place.address("web", version)
     )
     done = web.call(raw.exchange, plan)
     (seen,) = api.call(recorder.records, number)
