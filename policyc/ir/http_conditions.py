@@ -9,7 +9,7 @@ from policyc.diagnostics import OperationError
 from policyc.ir.http_automata import Automata, Source, value_expression
 from policyc.ir.http_guards import QUERY_VALUE, value_reading
 from policyc.ir.http_tables import MAX_CONDITIONS, NamedValues
-from policyc.model import HttpCondition, HttpEntry, Pattern, Span
+from policyc.model import Action, HttpCondition, HttpEntry, Pattern, Span
 
 Kind = Literal["header", "query"]
 Value = tuple[str, str]  # a pattern's kind and text
@@ -51,15 +51,18 @@ class Conditions:
         self._absent: dict[tuple[Kind, str], int] = {}  # masks, by what names are alike
 
     def of_entry(self, entry: HttpEntry) -> tuple[int, int]:
-        """The masks of an entry's conditions, and of those of them that want absence."""
+        """The masks of an entry's conditions, and of those of them that hold where there is no such line."""
         conditions = absent = 0
         for condition in entry.conditions:
             bit = self._bit(condition, entry.span)
             conditions |= bit
             absent |= bit if condition.absent else 0
-        if entry.upgrade:
+        denies = entry.action is Action.DENY
+        if entry.upgrade or (denies and entry.upgrade is not None):
             patterns = tuple(Pattern("string", protocol.lower(), entry.span) for protocol in entry.upgrade)
-            conditions |= self._bit(HttpCondition("header", UPGRADE, patterns), entry.span, fold=True)
+            bit = self._bit(HttpCondition("header", UPGRADE, patterns), entry.span, fold=True)
+            conditions |= bit
+            absent |= 0 if denies else bit
         return conditions, absent
 
     def _bit(self, condition: HttpCondition, span: Span, fold: bool = False) -> int:

@@ -17,8 +17,8 @@ Conventions (those of `policyc.ir.tables` hold, too)
   that this line (or key) satisfies. A condition without values holds for any value.
 
 What a request's lines and keys say of conditions is in two masks: `held |= masks[outcome]`, `failed |= all & ~masks[outcome]`. At the end of the head, with
-`absent` the entry's, the conditions of an entry hold if those of `absent` are not in `failed` (they are in no mask, so that any line fails them), and the others are
-in `held` and, for an allow entry, not in `failed`.
+`absent` the entry's, the conditions of an entry hold if those of `absent` are not in `failed` (a condition that wants absence is in no mask, so that any
+line fails it), and the others are in `held` and, for an allow entry, not in `failed`.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Automaton:
 @dataclass(frozen=True)
 class HttpEntryRecord:
     """`rank`: of its rule; `number`: in its block, from 1; `index`: into `HttpTables.entries`. `audit`: of its block. `conditions`: the mask of those that must
-    hold. `absent`: those of them that hold where there is no such line. `upgrade`: it allows `Upgrade`; protocols that it names are one of its
-    `conditions`, on the header `upgrade`, like any other: without such a line the entry does not match."""
+    hold. `absent`: those of them that hold where there is no such line. `upgrade`: it allows `Upgrade`. Protocols that it names are one of its `conditions`,
+    on the header `upgrade`: of `absent`, too, if it is an allow entry. A deny entry's `upgrade` without protocols is the condition that there is such a line.
+    """
 
     rank: int
     number: int
