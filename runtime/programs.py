@@ -55,6 +55,14 @@ def attached_to_device(ifindex: int, attach_type: int) -> list[int]:
     return list(ids[0 : min(count[0], 64)]) if result in (0, -errno.ENOSPC) else []
 
 
+def attached_to_map(fd: int, attach_type: int) -> list[int] | None:
+    """Program numbers at the sockets of an open map; None where the kernel does not tell."""
+    flags, count = ffi.new("__u32 *"), ffi.new("__u32 *", 1)
+    ids = ffi.new("__u32[1]")
+    result = lib().bpf_prog_query(fd, attach_type, 0, flags, ids, count)
+    return None if result < 0 else list(ids[0 : count[0]])
+
+
 def link_target(fd: int) -> int:
     """Not 0 while the device or cgroup of an open XDP or cgroup link is there (struct bpf_link_info)."""
     buffer = bytearray(256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from policyc.artifact.layout import (
     ENTRY_PREFIX,
@@ -18,19 +19,22 @@ from policyc.artifact.layout import (
     Reason,
     State,
 )
-from policyc.artifact.manifest import ManifestRule
+from policyc.artifact.manifest import ManifestEntry, ManifestRule
 from policyc.artifact.reader import Artifact
+from policyc.artifact.stream_layout import STREAM_EVENT_HOOK, StreamHook
 from policyc.diagnostics import OperationError
 from policyc.model import Direction
-from policyc.runtime import addresses
+from policyc.runtime import addresses, requests, streams
 from policyc.runtime.attach import Attacher
 from policyc.runtime.identity import Matcher
 from policyc.runtime.namespaces import inhabitant, is_here
 from policyc.runtime.pins import Pins, active, close_all
-from policyc.runtime.points import Plan, plan_of
+from policyc.runtime.points import CgroupPoint, Plan, plan_of
 from policyc.runtime.programs import is_jited
 from policyc.runtime.registry import sole_name
+from policyc.runtime.requests import Decision, Request
 from policyc.runtime.ringbuf import RingBuffer
+from policyc.runtime.sides import Side
 from policyc.runtime.state import Header, Registered, Store, names
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
@@ -113,12 +117,30 @@ def attachments(view: View) -> list[Attachment]:
     for number, group in view.plan.cgroups.items():
         present = attacher.cgroup_attached(group) if number in tops else True
         found.append(Attachment(str(group), present))
+    if view.header.streams:
+        found += [
+            Attachment(f"streams:{p.path}={p.endpoint}", _takes_over(view, p)) for p in view.plan.cgroups.values()
+        ]
     return found
+
+
+def _takes_over(view: View, point: CgroupPoint) -> bool:
+    """Whether the sockets of a cgroup are taken over, for its endpoint."""
+    if not streams.entries_are_there(view.pins) or not streams.sockets_are_judged(view.pins):
+        return False
+    with streams.Streams(view.pins) as opened:
+        return opened.attached(point) and opened.subject(point) != streams.NOBODY
+
+
+def judged_streams(view: View) -> int:
+    """How many connections were taken over and live, counted once an end."""
+    return len(streams.marked(view.pins))
 
 
 def enforcing(view: View) -> bool:
     """Whether the switch lets this load's programs judge."""
-    return not view.pins.missing(view.header.number) and view.pins.switch() == active(view.header.slot)
+    missing = view.pins.missing(view.header.number, view.header.streams and bool(view.plan.cgroups))
+    return not missing and view.pins.switch() == active(view.header.slot)
 
 
 def state_word(view: View) -> str:
@@ -139,7 +161,7 @@ def jited(view: View) -> dict[str, bool]:
             found |= {prefix + hook.name.lower(): is_jited(fd) for hook, fd in programs.items()}
         finally:
             close_all(programs)
-    return found
+    return found | {name: is_jited(fd) for name, fd in streams.programs(view.pins, view.header.number)}
 
 
 @dataclass(frozen=True)
@@ -148,6 +170,15 @@ class RuleCount:
     packets: int
     bytes: int
     connections: int
+
+
+@dataclass(frozen=True)
+class EntryCount:
+    """`ref` is `RULE.N`."""
+
+    ref: str
+    entry: ManifestEntry
+    requests: int
 
 
 @dataclass(frozen=True)
@@ -161,12 +192,24 @@ class ReasonCount:
 
 def rule_counts(view: View) -> list[RuleCount]:
     """Every rule by rank, since this load was made."""
+    return [RuleCount(rule, *count) for rule, count in zip(view.artifact.manifest.rules, _counters(view), strict=False)]
+
+
+def entry_counts(view: View) -> list[EntryCount]:
+    """Every L7 entry in source order, since this load was made."""
+    manifest = view.artifact.manifest
+    counts = _counters(view)[len(manifest.rules) :]
+    return [EntryCount(manifest.entry_ref(e), e, count[0]) for e, count in zip(manifest.entries, counts, strict=False)]
+
+
+def _counters(view: View) -> list[tuple[int, int, int]]:
+    """Packets, bytes and connections of each rule by rank, then of each entry."""
     table = view.pins.optional_map("counters", view.header.number)
     if table is None:
-        return [RuleCount(rule, 0, 0, 0) for rule in view.artifact.manifest.rules]
+        return [(0, 0, 0)] * view.artifact.manifest.counters
     values = [table.sum_cpus(v) for v in table.read_array()]
     table.close()
-    return [RuleCount(rule, *values[rank][:3]) for rank, rule in enumerate(view.artifact.manifest.rules)]
+    return [(packets, size, connections) for packets, size, connections in values]
 
 
 def reason_counts(view: View) -> list[ReasonCount]:
@@ -198,17 +241,9 @@ def lost_events(view: View) -> int:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One end of a packet. `endpoint` is None where it is none, or is no more."""
-
-    address: str
-    peer_class: str
-    endpoint: str | None
-    labels: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Event:
+    """Of one packet, or `count` of them."""
+
     time_ns: int
     direction: Direction
     allowed: bool
@@ -248,10 +283,11 @@ class EventReader:
         self._ring = RingBuffer(events.fd) if events is not None else None
         self._lost = lost_events(self._view)
 
-    def poll(self, timeout_ms: int) -> Iterator[Event]:
+    def poll(self, timeout_ms: int) -> Iterator[Event | Request]:
+        """What came of packets and requests, oldest first; records that are neither are left out."""
         records = self._ring.poll(timeout_ms) if self._ring is not None else iter(())
         self._refresh()
-        return (self._event(record) for record in records if len(record) >= EVENT.size)
+        return (event for record in records if (event := self._read(record)) is not None)
 
     def lost(self) -> int:
         """Events lost since the last call."""
@@ -290,12 +326,55 @@ class EventReader:
         self._mark = mark
         self._by_index = {e.index: e for e in self._view.endpoints.values()}
 
-    def _event(self, record: bytes) -> Event:
-        f = dict(zip(EVENT_FIELDS, EVENT.unpack_from(record), strict=True))
+    def _read(self, record: bytes) -> Event | Request | None:
+        if requests.is_packet(record):
+            return self._event(record)
+        return self._request(record) if requests.is_request(record) else None
+
+    def _request(self, record: bytes) -> Request:
+        f = requests.fields(record)
         direction = Direction(f["direction"] & 1)
+        source, destination = self._ends(f, direction)
+        method, host, path = requests.texts(f)
+        return Request(
+            time_ns=f["time_ns"],
+            direction=direction,
+            hook=StreamHook(f["hook"] - STREAM_EVENT_HOOK),
+            decision=self._decision(f["verdict"], f["reason"], f["rank"], f["entry"]),
+            audit=self._decision(f["audit_verdict"], f["audit_reason"], f["audit_rank"], f["audit_entry"])
+            if f["audit_verdict"] != NOT_DIFFERENT
+            else None,
+            source=source,
+            destination=destination,
+            source_port=int.from_bytes(f["source_port"], "big"),
+            destination_port=int.from_bytes(f["destination_port"], "big"),
+            method=method,
+            host=host,
+            path=path,
+            minor=requests.minor(f["minor"]),
+            answer=requests.answer(f["answer"]),
+            saw=requests.saw(f["saw"]),
+        )
+
+    def _decision(self, verdict: int, reason: int, rank: int, index: int) -> Decision:
+        manifest = self._view.artifact.manifest
+        entry = requests.entry_of(manifest.entries, index)
+        rule = manifest.rules[entry.rank] if entry is not None else self._rule(rank)
+        ref = manifest.entry_ref(entry) if entry is not None else None
+        return Decision(bool(verdict), _reason(reason), rule, entry, ref)
+
+    def _ends(self, f: dict[str, Any], direction: Direction) -> tuple[Side, Side]:
+        """Source and destination."""
         subject = self._side(f["subject"], SUBJECT_CLASS.get(f["subject"], PeerClassCode.ENDPOINT))
         peer = self._side(f["peer"], f["peer_class"])
         ends = (peer, subject) if direction is Direction.INGRESS else (subject, peer)
+        source, destination = (addresses.from_packet(f["family"], f[end]) for end in ("source", "destination"))
+        return Side(source, *ends[0]), Side(destination, *ends[1])
+
+    def _event(self, record: bytes) -> Event:
+        f = dict(zip(EVENT_FIELDS, EVENT.unpack(record), strict=True))
+        direction = Direction(f["direction"] & 1)
+        source, destination = self._ends(f, direction)
         icmp = f["protocol"] in (1, 58)
         ports = f["protocol"] in (6, 17, 132)
         differs = f["audit_verdict"] != NOT_DIFFERENT
@@ -309,8 +388,8 @@ class EventReader:
             audit_reason=_reason(f["audit_reason"]) if differs else None,
             audit_rule=self._rule(f["audit_rank"]) if differs else None,
             count=f["count"],
-            source=Side(addresses.from_packet(f["family"], f["source"]), *ends[0]),
-            destination=Side(addresses.from_packet(f["family"], f["destination"]), *ends[1]),
+            source=source,
+            destination=destination,
             protocol=PROTOCOLS.get(f["protocol"], f"proto {f['protocol']}"),
             source_port=int.from_bytes(f["source_port"], "big") if ports else None,
             destination_port=int.from_bytes(f["destination_port"], "big") if ports else None,

@@ -8,10 +8,10 @@ with a block allows is denied (`l7-not-seen`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 
-from policyc.artifact.layout import ENTRY_PREFIX
+from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX
 from policyc.artifact.reader import Artifact
 from policyc.artifact.stream_layout import CGROUP_STORAGE_KEY, CGROUP_SUBJECT, MARK, StreamHook
 from policyc.diagnostics import OperationError
@@ -22,6 +22,7 @@ from policyc.runtime.namespaces import inside, namespaces_of
 from policyc.runtime.object import Object
 from policyc.runtime.pins import STREAM_ENTRIES, STREAM_NEXT, STREAM_TABLES, Pins
 from policyc.runtime.points import CgroupPoint, Plan
+from policyc.runtime.programs import attached_to_map, program_id
 from policyc.runtime.state import Registered
 
 VERDICT_MAPS = {
@@ -34,6 +35,21 @@ NOBODY = 0
 def entries_are_there(pins: Pins) -> bool:
     """Whether the entry programs are loaded, and attached to their maps."""
     return all(bpffs.exists(pins.folder / name) for name in STREAM_ENTRIES)
+
+
+def sockets_are_judged(pins: Pins) -> bool:
+    """Whether the entry programs are attached to their maps, as far as the kernel tells."""
+    for hook, (name, kind) in VERDICT_MAPS.items():
+        table, entry = pins.optional_map(name), pins.stream_entry(hook)
+        try:
+            found = attached_to_map(table.fd, kind) if table is not None else []
+            if found is not None and program_id(entry) not in found:
+                return False
+        finally:
+            os.close(entry)
+            if table is not None:
+                table.close()
+    return True
 
 
 def unneeded(artifact: Artifact, pins: Pins | None, plan: Plan, before: Plan) -> list[str]:
@@ -90,6 +106,9 @@ class Streams:
             self.settle(point, NOBODY)
         self._attacher.detach_streams(point)
 
+    def attached(self, point: CgroupPoint) -> bool:
+        return self._attacher.streams_attached(point)
+
     def subject(self, point: CgroupPoint) -> int:
         """The endpoint index whose sockets those of the cgroup are."""
         value = self._subjects.lookup(CGROUP_STORAGE_KEY.pack(point.id))
@@ -99,6 +118,17 @@ class Streams:
         """`point` is attached."""
         if self.subject(point) != index:
             self._subjects.update(CGROUP_STORAGE_KEY.pack(point.id), CGROUP_SUBJECT.pack(index))
+
+
+def programs(pins: Pins, number: int) -> Iterator[tuple[str, int]]:
+    """Those of load `number` that are pinned, and entry programs: name and descriptor, open until the next is asked for."""
+    names = [ENTRY_PREFIX + hook.name.lower() for hook in StreamHook]
+    paths = [pins.generation(number) / (PROGRAM_PREFIX + hook.name.lower()) for hook in StreamHook]
+    for path in [*paths, *(pins.folder / name for name in names)]:
+        if bpffs.exists(path):
+            fd = bpffs.open_pin(path)
+            yield path.name, fd
+            os.close(fd)
 
 
 def indices(endpoints: Iterable[Registered]) -> dict[str, int]:

@@ -36,6 +36,7 @@ def describe(artifact: Artifact) -> Iterator[str]:
     yield f"  sources {manifest.source_digest}"
     yield from (f"    {digest[:16]}  {name}" for name, digest in manifest.source_files)
     yield from _section("rules by rank", _rules(manifest.rules))
+    yield from _section("L7 entries", _entries(manifest))
     yield from _section("selectors", ([str(i), _selector(s)] for i, s in enumerate(manifest.selectors)))
     yield from _section("same keys", ([str(i), key] for i, key in enumerate(manifest.same_keys)))
     yield from _section("groups", (_group(i, g) for i, g in enumerate(manifest.groups)))
@@ -60,9 +61,24 @@ def _section(title: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def _rules(rules: Sequence[ManifestRule]) -> Iterator[list[str]]:
     for rank, rule in enumerate(rules):
-        flags = " ".join(word for word, there in (("log", rule.log), ("audit", rule.audit)) if there)
+        flags = " ".join(
+            word
+            for word, there in (
+                ("log", rule.log),
+                ("audit", rule.audit),
+                ("http", rule.l7),
+                ("http audit", rule.l7_audit),
+            )
+            if there
+        )
         level = f"{rule.tier.word} {rule.priority}"
         yield [str(rank), level, rule.direction.word, rule.action.word, rule.ref, str(rule.span), flags]
+
+
+def _entries(manifest: Manifest) -> Iterator[list[str]]:
+    for entry in manifest.entries:
+        action = "deny" if entry.deny else "allow"
+        yield [manifest.entry_ref(entry), action, str(entry.span), "audit" if entry.audit else ""]
 
 
 def _selector(selector: Selector) -> str:
@@ -83,6 +99,7 @@ def _group(index: int, group: ManifestGroup) -> list[str]:
 
 def _programs(manifest: Manifest) -> Iterator[list[str]]:
     sections = {name: h.section for h in manifest.hooks for name in (h.program, h.entry)}
+    sections |= {name: h.section for h in manifest.stream_hooks for name in (h.program, h.entry)}
     costs = {
         b.program: f"{b.instructions} instructions, {b.jumps} jumps, {b.stack} bytes of stack, {b.maps} maps"
         for b in manifest.budget

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from policyc.cli import request_lines
+from policyc.cli.event_filter import Filter, parse_selector, path_pattern
 from policyc.cli.output import format_option, plain
 
 if TYPE_CHECKING:
     from policyc.artifact.manifest import ManifestRule
-    from policyc.runtime.query import Event, Side
+    from policyc.runtime.query import Event
+    from policyc.runtime.requests import Request
+    from policyc.runtime.sides import Side
 
 POLL_MS = 200
 
@@ -21,11 +25,44 @@ POLL_MS = 200
 @click.argument("name", required=False)
 @click.option("--count", type=click.IntRange(1), help="Stop after that many events.")
 @click.option("--timeout", type=click.FloatRange(0), help="Stop after that many seconds.")
+@click.option(
+    "--type", "kind", type=click.Choice(["l7", "l3-l4", "all"]), default="all", help="Requests, packets, or both."
+)
+@click.option("--from-selector", metavar="KEY=VALUE,…", help="Labels of the source: key=value, key!=value, key, !key.")
+@click.option("--to-selector", metavar="KEY=VALUE,…", help="Labels of the destination.")
+@click.option("--verdict", type=click.Choice(["allow", "deny"]))
+@click.option("--port", type=click.IntRange(0, 65535), help="Destination port.")
+@click.option("--method", "methods", multiple=True, help="HTTP method; may be repeated.")
+@click.option("--path", metavar="GLOB", help="HTTP path: `*` stands for all but `/`, `**` for anything.")
+@click.option("--rule", metavar="REF", help="The rule that decided, or the entry of one.")
 @format_option
-def command(name: str | None, count: int | None, timeout: float | None, format_: str) -> int:
-    """Follow verdicts as they happen, one line each: who, to whom, what, the verdict, its reason, the rule and its line."""
+def command(
+    name: str | None,
+    count: int | None,
+    timeout: float | None,
+    kind: str,
+    from_selector: str | None,
+    to_selector: str | None,
+    verdict: str | None,
+    port: int | None,
+    methods: tuple[str, ...],
+    path: str | None,
+    rule: str | None,
+    format_: str,
+) -> int:
+    """Follow verdicts on packets and requests as they happen, one line each: who, to whom, what, the verdict, its reason, the rule and its line."""
     from policyc.runtime.query import EventReader
 
+    wanted = Filter(
+        kind,
+        parse_selector(from_selector, "--from-selector") if from_selector is not None else None,
+        parse_selector(to_selector, "--to-selector") if to_selector is not None else None,
+        verdict,
+        port,
+        methods,
+        path_pattern(path) if path is not None else None,
+        rule,
+    )
     reader = EventReader(name)
     end = time.monotonic() + timeout if timeout is not None else None
     seen = 0
@@ -35,7 +72,10 @@ def command(name: str | None, count: int | None, timeout: float | None, format_:
             if wait < 0:
                 break
             for event in reader.poll(wait):
-                click.echo(json.dumps(_document(event)) if format_ == "json" else plain(_line(event)))
+                shown = _shown(event, wanted, format_)
+                if shown is None:
+                    continue
+                click.echo(shown)
                 seen += 1
                 if seen == count:
                     return 0
@@ -47,6 +87,19 @@ def command(name: str | None, count: int | None, timeout: float | None, format_:
     finally:
         reader.close()
     return 0
+
+
+def _shown(event: Event | Request, wanted: Filter, format_: str) -> str | None:
+    """None for what is not wanted."""
+    from policyc.runtime.requests import Request
+
+    if isinstance(event, Request):
+        if not wanted.shows_request(event):
+            return None
+        return json.dumps(request_lines.document(event)) if format_ == "json" else plain(request_lines.line(event))
+    if not wanted.shows_packet(event):
+        return None
+    return json.dumps(_document(event)) if format_ == "json" else plain(_line(event))
 
 
 def _line(event: Event) -> str:
@@ -94,6 +147,7 @@ def _document(event: Event) -> dict[str, Any]:
     return {
         "format": "policyc-event",
         "version": 1,
+        "type": "l3-l4",
         "time_ns": event.time_ns,
         "direction": event.direction.word,
         "verdict": "allow" if event.allowed else "deny",

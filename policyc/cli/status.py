@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from policyc.cli.output import document, format_option, plain
+from policyc.cli.output import counted, document, format_option, plain
 from policyc.diagnostics import OperationError
 
 
@@ -49,6 +49,7 @@ def _status(name: str) -> dict[str, Any]:
         "host": view.header.host,
         "jited": query.jited(view),
         "lost_events": query.lost_events(view),
+        "judged_streams": query.judged_streams(view) if view.header.streams else None,
         "points": [{"point": p.point, "attached": p.present, "ahead": list(p.ahead)} for p in points],
     }
 
@@ -82,6 +83,8 @@ def _show(status: dict[str, Any]) -> None:
         click.echo(f"  NOT JIT-COMPILED, several times slower: {', '.join(interpreted)}")
     else:
         click.echo(f"  {len(status['jited'])} programs, JIT-compiled")
+    if status["judged_streams"] is not None:
+        click.echo(f"  {counted(status['judged_streams'], 'stream')} judged")
     for point in status["points"]:
         word = {True: "attached", False: "NOT ATTACHED", None: "in another network namespace"}[point["attached"]]
         click.echo(f"  {plain(point['point'])}: {word}")

@@ -9,7 +9,8 @@ from policyc.artifact.layout import Reason
 from policyc.artifact.reader import Artifact
 from policyc.cli import monitor
 from policyc.model import Direction
-from policyc.runtime.query import Event, Side
+from policyc.runtime.query import Event
+from policyc.runtime.sides import Side
 
 
 def event(artifact: Artifact) -> Event:
