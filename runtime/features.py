@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from policyc.diagnostics import OperationError
-from policyc.runtime import bpffs, cgroups, libbpf, maps, netlink
+from policyc.runtime import bpffs, cgroups, libbpf, maps, netlink, sockets
 from policyc.runtime.libbpf import CAPABILITIES, INSTALL, MAP_TYPE, REQUIRED_CAPABILITIES, ffi, lib, opts
 
 CLONE_NEWNET = 0x40000000
+SO_COOKIE = 57
 MINIMUM_KERNEL = (6, 1)
 NEW_KERNEL = "run Linux 6.1 or newer"
 
@@ -26,6 +27,16 @@ HELPERS = {
     "bpf_tail_call": (3, 12),
     "bpf_skb_ancestor_cgroup_id": (8, 83),
 }
+# of programs that judge streams
+STREAM_PROGRAM_TYPES = {"sock_ops": 13, "sk_skb": 14, "sk_msg": 16}
+STREAM_MAP_TYPES = ("SOCKHASH", "CGROUP_STORAGE", "SK_STORAGE")
+STREAM_HELPERS = {
+    "bpf_get_local_storage (sock_ops)": (13, 81),
+    "bpf_sock_hash_update (sock_ops)": (13, 70),
+    "bpf_sk_storage_get (sk_msg)": (16, 107),
+    "bpf_sk_redirect_hash (sk_skb)": (14, 72),
+}
+FOR_STREAMS = "only policies with L7 rules need it"
 MAP_TYPES = ("HASH", "ARRAY", "PROG_ARRAY", "PERCPU_ARRAY", "LRU_HASH", "RINGBUF")
 PROGRAM_TYPES = {"sched_cls (tc)": 3, "xdp": 6, "cgroup_skb": 8}
 
@@ -67,8 +78,47 @@ def examine() -> list[Finding]:
     findings.append(
         _probe("clsact qdisc (tc)", usable, _clsact, help="build the kernel with NET_SCH_INGRESS and NET_CLS_BPF")
     )
+    findings += _streams(usable)
     findings += [_bpffs(), _cgroup(), _jit()]
     return findings
+
+
+def _streams(usable: bool) -> list[Finding]:
+    """What L7 rules take."""
+    asked: dict[str, Callable[[], Answer]] = {
+        f"program type {name}": partial(_program_type, number) for name, number in STREAM_PROGRAM_TYPES.items()
+    }
+    asked |= {f"map type {kind}": partial(_map_type, MAP_TYPE[kind]) for kind in STREAM_MAP_TYPES}
+    asked |= {f"helper {name}": partial(_helper, *where) for name, where in STREAM_HELPERS.items()}
+    found = [_probe(subject, usable, ask, needed=False, help=FOR_STREAMS) for subject, ask in asked.items()]
+    try:
+        destroys = Finding(
+            "SOCK_DESTROY",
+            _sock_destroy(),
+            "",
+            False,
+            "build the kernel with INET_DIAG_DESTROY: without it"
+            " connections that are older than L7 rules are denied, not reset",
+        )
+    except OSError as error:
+        destroys = Finding("SOCK_DESTROY", Answer.UNKNOWN, str(error), False)
+    return [*found, destroys]
+
+
+def _sock_destroy() -> Answer:
+    """Resets a connection of this process to itself."""
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=1) as client,
+        ):
+            cookie = int.from_bytes(client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little")
+            mine = next((c for c in sockets.connections() if c.cookie == cookie), None)
+            if mine is None:
+                return Answer.UNKNOWN
+            return Answer.THERE if sockets.destroy(mine) else Answer.UNKNOWN
+    except OperationError as error:
+        return Answer.UNKNOWN if "not permitted" in error.message else Answer.NOT_THERE
 
 
 def _kernel() -> Finding:

@@ -44,6 +44,15 @@ def test_this_kernel_has_all() -> None:
     assert [f for f in examine() if f.needed and f.answer is not Answer.THERE] == []
 
 
+@pytest.mark.bpf
+def test_what_streams_take_is_asked() -> None:
+    found = {f.subject: f for f in features._streams(True)}
+    assert {f.answer for f in found.values()} == {Answer.THERE}
+    assert not any(f.needed for f in found.values())
+    assert {"program type sk_msg", "map type CGROUP_STORAGE", "SOCK_DESTROY"} <= set(found)
+    assert {f.answer for f in features._streams(False)[:-1]} == {Answer.UNKNOWN}
+
+
 def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "effective_capabilities", lambda: 1 << 12)
     error = libbpf.error(1, "load a program")
