@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tests.l7 import recorder, senders, wire
 from tests.l7.agent import Agent
-from tests.l7.place import PORT, SPARE, Scene
+from tests.l7.place import PORT, SPARE, Scene, link_address
 
 Side = Literal["ingress", "egress"]
 FORBIDDEN = b"GET /forbidden HTTP/1.1\r\nHost: api\r\n\r\n"
@@ -47,8 +47,7 @@ SUBJECT: Mapping[Side, str] = {"ingress": "api", "egress": "web"}
 
 @dataclass
 class Stage:
-    """The scene of one try. `load` loads the policy once; whoever does not call it is judged by a policy that is there from the beginning
-    of the client's part (`attempt` sees to it)."""
+    """The scene of one try. `load` loads the policy, once; before that nobody judges."""
 
     scene: Scene
     port: int
@@ -87,8 +86,8 @@ class Stage:
         """The same by AF_PACKET from an address that no kernel has."""
         self.load()
         self.scene.give_spare()
-        mac = self.scene.network.machine.run("cat", "/sys/class/net/web/address").stdout.strip()
-        line = wire.Line(SPARE, self.scene.address("api"), self.port, bytes.fromhex(mac.replace(":", "")))
+        mac = link_address(self.scene.network.machine, "web")
+        line = wire.Line(SPARE, self.scene.address("api"), self.port, mac)
         self.said.append(self.scene.agent("web").call(sender, line, FORBIDDEN, *arguments))
 
     def seen(self) -> list[recorder.Connection]:
@@ -99,13 +98,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evasion:
-    """`sides`: where it may fool a judge. `outside`: it uses sockets of another cgroup, of which only an interface knows."""
+    """`sides`: where it may fool a judge. `outside`: it uses sockets of another cgroup, of which only an interface knows. `late`: some of
+    it happens before the policy is loaded."""
 
     name: str
     run: Callable[[Stage], None]
     sides: tuple[Side, ...] = ("ingress", "egress")
     outside: bool = False
     versions: tuple[int, ...] = (4,)
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,10 @@ EVASIONS: dict[str, Evasion] = {}
 
 
 def evasion(
-    name: str, *sides: Side, outside: bool = False, versions: tuple[int, ...] = (4,)
+    name: str, *sides: Side, outside: bool = False, versions: tuple[int, ...] = (4,), late: bool = False
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     def entered(run: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        EVASIONS[name] = Evasion(name, run, sides or ("ingress", "egress"), outside, versions)
+        EVASIONS[name] = Evasion(name, run, sides or ("ingress", "egress"), outside, versions, late)
         return run
 
     return entered
@@ -370,7 +371,7 @@ class _way:
 # --- older than the policy ----------------------------------------------------------------------------------------------
 
 
-@evasion("a connection older than the load")
+@evasion("a connection older than the load", late=True)
 def _(stage: Stage) -> None:
     stage.serve()
     client = stage.scene.agent("web")
@@ -379,7 +380,7 @@ def _(stage: Stage) -> None:
     stage.said.append(client.call(senders.use, FORBIDDEN))
 
 
-@evasion("an idle connection older than the load")
+@evasion("an idle connection older than the load", late=True)
 def _(stage: Stage) -> None:
     stage.serve()
     client = stage.scene.agent("web")

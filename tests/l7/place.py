@@ -8,6 +8,7 @@ also where that happens because of a failure."""
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -86,6 +87,11 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
+def link_address(namespace: Namespace, device: str) -> bytes:
+    (link,) = json.loads(namespace.run("ip", "-json", "link", "show", "dev", device, check=True).stdout)
+    return bytes.fromhex(link["address"].replace(":", ""))
+
+
 class Scene:
     def __init__(self, folder: Path, loopback: bool = False) -> None:
         self.folder, self.loopback = folder, loopback
@@ -157,8 +163,8 @@ class Scene:
 
     def give_spare(self) -> None:
         """Has the machine send packets for `SPARE` to `web`'s device, whose kernel does not know it."""
-        link = self.namespace("web").run("cat", "/sys/class/net/eth0/address").stdout.strip()
-        self.network.machine.ip(f"neigh replace {SPARE} lladdr {link} dev web nud permanent")
+        link = link_address(self.namespace("web"), "eth0")
+        self.network.machine.ip(f"neigh replace {SPARE} lladdr {link.hex(':')} dev web nud permanent")
 
     # --- policies -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,86 @@
+"""Protects the judge of streams from clients and servers that try to get around it: a forbidden request reaches no server, however it is sent.
+
+Each way is first shown to reach the server where nobody judges."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.l7 import evasion, recorder, senders
+from tests.l7.evasion import ALLOWED, EVASIONS, POLICIES, SUBJECT, Evasion, Side, attempt
+from tests.l7.place import PORT, Scene
+
+pytestmark = pytest.mark.bpf
+PORTS = itertools.cycle(range(PORT, PORT + 20))
+FREE = [pytest.param(e, v, id=f"{e.name}-{v}") for e in EVASIONS.values() for v in e.versions]
+# At an interface too, with the cgroup for the streams: what has no socket in the cgroup is seen there.
+BOUND = ("cgroup", "both")
+
+
+@dataclass(frozen=True)
+class Judge:
+    side: Side
+    bound: str
+
+    def __str__(self) -> str:
+        return f"{self.side} by {self.bound}"
+
+
+JUDGES = [Judge(side, bound) for side in ("ingress", "egress") for bound in BOUND]
+JUDGED = [
+    pytest.param(judge, e, v, id=f"{judge}-{e.name}-{v}")
+    for judge in JUDGES
+    for e in EVASIONS.values()
+    for v in e.versions
+    if judge.side in e.sides and (judge.bound == "both" or not e.outside)
+]
+
+
+def trying(e: Evasion, scene: Scene, **more: object) -> evasion.Outcome:
+    try:
+        return attempt(e, scene, next(PORTS), **more)  # type: ignore[arg-type]
+    except senders.Unsupported as reason:
+        pytest.xfail(f"not on this kernel: {reason}")
+
+
+@pytest.mark.parametrize(("way", "version"), FREE)
+def test_gets_through_where_nobody_judges(scene: Scene, way: Evasion, version: int) -> None:
+    assert trying(way, scene, version=version).through
+
+
+@pytest.fixture(scope="module")
+def judge(scene: Scene, judging: None, request: pytest.FixtureRequest) -> Iterator[Judge]:
+    """One load for all that need none of their own."""
+    made: Judge = request.param
+    scene.load(POLICIES[made.side], **{SUBJECT[made.side]: made.bound})
+    yield made
+    scene.unload()
+
+
+@pytest.mark.parametrize("judge", JUDGES, indirect=True, ids=str)
+def test_what_is_allowed_is_served(scene: Scene, judge: Judge) -> None:
+    """Without it, what follows would prove nothing."""
+    port = next(PORTS)
+    api, web = scene.agent("api"), scene.agent("web")
+    api.call(recorder.start, recorder.Listening("::", port))
+    done = [web.call(senders.plain, scene.address("api", version), port, ALLOWED) for version in (4, 6)]
+    scene.rest()
+    assert done == ["answered", "answered"]
+
+
+@pytest.mark.parametrize(("judge", "way", "version"), JUDGED, indirect=["judge"])
+def test_is_refused(scene: Scene, judge: Judge, way: Evasion, version: int) -> None:
+    if way.late:
+        scene.unload()
+
+    def load() -> None:
+        if way.late:
+            scene.load(POLICIES[judge.side], **{SUBJECT[judge.side]: judge.bound})
+
+    outcome = trying(way, scene, version=version, load=load)
+    assert not outcome.through, outcome
+    assert b"forbidden HTTP" not in outcome.data, outcome
