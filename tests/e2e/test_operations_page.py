@@ -41,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("page")
     shutil.copy(ROOT / "examples" / "starwars.pol", made)
     shutil.copy(ROOT / "examples" / "endpoints" / "starwars.yaml", made)
+    for name, text in re.findall(r"^```policy (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        (made / name).write_text(text)
     for name in ("bin", "bpf"):
         (made / name).mkdir()
     program = made / "bin" / "policyc"
