@@ -122,7 +122,7 @@ class _Lowering:
         entries = [entry for _, _, entry in deciding]
         conditions = Conditions()
         records = [self._record(rank, block, entry, conditions) for rank, block, entry in deciding]
-        words = -(-len(entries) // WORD_BITS)
+        words = max(1, -(-len(entries) // WORD_BITS))
 
         def split(chosen: Entries) -> tuple[int, ...]:
             return tuple(chosen >> WORD_BITS * w & 2**WORD_BITS - 1 for w in range(words))

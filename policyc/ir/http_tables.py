@@ -5,7 +5,8 @@ Conventions (those of `policyc.ir.tables` hold, too)
 - A *component* is a set of rules that can meet on one connection (same direction and level, services that share a port, subjects that
   one endpoint can match), closed over meeting. Every rule with a block is in exactly one.
 - A component's *entries* are numbered in the order in which they decide: deny entries first, then allow entries, each by the rank of their
-  rule, then by their number in its block. The first that matches decides. *Words* are 64 of them each: bit E % 64 of word E // 64.
+  rule, then by their number in its block. The first that matches decides. *Words* are 64 of them each: bit E % 64 of word E // 64;
+  at least one.
 - An *automaton* decides over bytes. `next[state * width + class]` is a state, or ACTION | code, which ends the walk with that code (`Stop`). States
   are below ACTION. `classes[b]` is the class of byte b as it stands in the stream, `decoded[b]` that of a byte that an escape stands for
   (such a class has no actions). `outcome[state]` is what is known if it ends there: an index into whatever the automaton's user says. Automata

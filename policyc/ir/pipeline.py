@@ -57,5 +57,9 @@ def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
     if not any(rule.http for p in policy.policies for rule in p.rules):
         return module
     from policyc.ir.http_lower import lower_http
+    from policyc.ir.verify_http import verify_http
 
-    return replace(module, http=lower_http(policy, {rule.order: rank for rank, rule in enumerate(rank_rules(policy))}))
+    http = lower_http(policy, {rule.order: rank for rank, rule in enumerate(rank_rules(policy))})
+    assert http is not None
+    verify_http(http, module.rules)
+    return replace(module, http=http)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from policyc.ir.http_lower import lower_http
 from policyc.ir.http_tables import HttpTables
 from policyc.ir.lower import rank_rules
+from policyc.ir.verify_http import verify_http
 from policyc.model import PolicySet, Rule
 from policyc.reference.http import HttpStream
 from tests.ir.http_machine import HeadMachine, Judged
@@ -17,6 +18,7 @@ from tests.ir.http_random import heads, rule_sets
 def lowered(policy_set: PolicySet) -> HttpTables:
     tables = lower_http(policy_set, {rule.order: rank for rank, rule in enumerate(rank_rules(policy_set))})
     assert tables is not None
+    verify_http(tables)
     return tables
 
 

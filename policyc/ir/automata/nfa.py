@@ -111,4 +111,4 @@ class _Builder:
                 continue
             seen.add(position)
             waiting += self.loops.get(position, ())
-        return frozenset(seen - self.loops.keys())
+        return frozenset(position for position in seen if position not in self.loops)
