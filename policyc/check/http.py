@@ -174,8 +174,10 @@ def _never_decide(entries: tuple[HttpEntry, ...], found: Findings) -> None:
 
 
 def _matched(entry: HttpEntry) -> object:
-    """What an entry matches, equal for entries that match the same by the same words in any order."""
+    """What an entry matches, equal for entries that match the same by the same words in any order. `upgrade` means other requests
+    in a deny entry than in an allow entry."""
     return (
+        None if entry.upgrade is None else entry.action,
         frozenset(entry.methods),
         _texts(entry.paths),
         _texts(entry.hosts),
