@@ -86,7 +86,7 @@ TE_TE += [
     ),
     case("te: space before the colon", "TE.TE; RFC 9112 5.1", te("Transfer-Encoding : chunked"), malformed(Saw.HEADER_NAME)),
     case("te: tab before the colon", "TE.TE; RFC 9112 5.1", te("Transfer-Encoding\t: chunked"), malformed(Saw.HEADER_NAME)),
-    case("te: folded", "TE.TE; RFC 9112 5.2", te("Transfer-Encoding:\r\n chunked"), malformed(Saw.FOLDED_LINE)),
+    case("te: folded", "TE.TE; RFC 9112 5.2", te("Transfer-Encoding:\r\n chunked"), malformed(Saw.TRANSFER_ENCODING)),
     case("te: behind a bare lf", "TE.TE; RFC 9112 2.2", te("X: x\nTransfer-Encoding: chunked"), malformed(Saw.HEADER_VALUE)),
     case("te: behind a bare cr", "TE.TE; RFC 9112 2.2", te("X: x\rTransfer-Encoding: chunked"), malformed(Saw.HEADER_VALUE)),
     case("te: with an underscore", "names that a CGI variable merges", te("Transfer_Encoding: chunked"), allow(POST)),

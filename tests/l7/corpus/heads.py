@@ -15,8 +15,8 @@ def start(line: bytes, rest: bytes = b"Host: api\r\n\r\n") -> bytes:
 
 
 START = [
-    case("start: two spaces before the target", "RFC 9112 3", start(b"GET  /public/a HTTP/1.1\r\n"), malformed(Saw.START_LINE)),
-    case("start: two spaces before the version", "RFC 9112 3", start(b"GET /public/a  HTTP/1.1\r\n"), malformed(Saw.START_LINE)),
+    case("start: two spaces before the target", "RFC 9112 3", start(b"GET  /public/a HTTP/1.1\r\n"), malformed(Saw.TARGET)),
+    case("start: two spaces before the version", "RFC 9112 3", start(b"GET /public/a  HTTP/1.1\r\n"), malformed(Saw.VERSION)),
     case("start: space at the end", "RFC 9112 3", start(b"GET /public/a HTTP/1.1 \r\n"), malformed(Saw.VERSION)),
     case("start: space at the beginning", "RFC 9112 3", start(b" GET /public/a HTTP/1.1\r\n"), malformed(Saw.START_LINE)),
     case("start: tabs", "RFC 9112 3", start(b"GET\t/public/a\tHTTP/1.1\r\n"), malformed(Saw.START_LINE)),
@@ -26,7 +26,7 @@ START = [
     case("start: an empty line between", "RFC 9112 2.2", request(GET) + b"\r\n" + request(GET), allow(GET), malformed(Saw.START_LINE, "closed")),
     case("start: lf at the end", "RFC 9112 2.2", start(b"GET /public/a HTTP/1.1\n"), malformed(Saw.VERSION)),
     case("start: cr at the end", "RFC 9112 2.2", start(b"GET /public/a HTTP/1.1\r"), malformed(Saw.VERSION)),
-    case("start: http/0.9", "HTTP/0.9", b"GET /public/a\r\n", malformed(Saw.START_LINE)),
+    case("start: http/0.9", "HTTP/0.9", b"GET /public/a\r\n", malformed(Saw.TARGET)),
     case("start: http/0.9 with a version", "HTTP/0.9", start(b"GET /public/a HTTP/0.9\r\n"), malformed(Saw.VERSION)),
     case("start: http/1.2", "RFC 9110 2.5", start(b"GET /public/a HTTP/1.2\r\n"), malformed(Saw.VERSION)),
     case("start: http/1.10", "RFC 9112 2.3", start(b"GET /public/a HTTP/1.10\r\n"), malformed(Saw.VERSION)),
