@@ -9,6 +9,7 @@ from policyc.artifact import manifest as manifests
 from policyc.artifact import reader
 from policyc.artifact.layout import EVENT, Reason, map_specs
 from policyc.artifact.seal import BLANK
+from policyc.artifact.stream_layout import STREAM_EVENT, stream_map_specs
 from tests.artifact.objects import LAYOUT, artifact
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "artifact.md").read_text()
@@ -26,10 +27,12 @@ def test_every_field_of_the_manifest_is_there() -> None:
 
 def test_every_map_is_there() -> None:
     assert first_column("Maps") == {m.name for m in map_specs(LAYOUT, 1)} | {"next_HOOK"}
+    assert {m.name for m in stream_map_specs()} <= first_column("Streams")
 
 
 def test_reasons_and_sizes() -> None:
     assert all(f"{int(reason)} `{reason.word}`" in PAGE for reason in Reason)
     assert f"**Event** ({EVENT.size} bytes)" in PAGE
+    assert f"**Request** ({STREAM_EVENT.size} bytes)" in PAGE
     assert f"| {len(BLANK)} bytes: `policyc-sha256:`" in PAGE
     assert f"Format version {manifests.VERSION[0]}.{manifests.VERSION[1]}." in PAGE

@@ -11,7 +11,15 @@ import pytest
 
 from policyc.artifact import layout
 from policyc.artifact.layout import HOOK_SECTIONS, Hook, IdentityLayout, map_specs
-from policyc.artifact.writer import hook_program
+from policyc.artifact.stream_layout import (
+    MARK,
+    STREAM_EVENT,
+    STREAM_SECTIONS,
+    Answer,
+    StreamHook,
+    stream_map_specs,
+)
+from policyc.artifact.writer import hook_program, stream_hook_program
 from policyc.codegen.programs import HOOKS
 from policyc.model import Direction, Tier
 
@@ -117,6 +125,25 @@ def test_maps() -> None:
         entries = "by policy" if spec.name == "counters" else str(spec.max_entries)
         assert table.pop(spec.name) == [spec.type, str(spec.key_size), value, entries]
     assert table == {"next_HOOK": ["PROG_ARRAY", "4", "4", "2"]}
+
+
+def test_streams() -> None:
+    page = section("## Streams")
+    programs = rows(page)
+    described = [stream_hook_program(hook) for hook in StreamHook]
+    assert [cells[:2] for cells in programs] == [
+        [f"`{d.program}`, `{d.entry}`", f"`{STREAM_SECTIONS[d.hook]}`"] for d in described
+    ]
+    maps = rows("| map | written by |" + page.split("| written by |")[1])
+    for cells, spec in zip(maps, stream_map_specs(), strict=True):
+        value = "by version" if spec.name == "streams" else str(spec.value_size)
+        assert cells[:5] == [f"`{spec.name}`", spec.type, str(spec.key_size), value, str(spec.max_entries)]
+    mark, request = (page.split(f"#### {name}")[1] for name in ("Value of `marks4` and `marks6`", "Request"))
+    assert [(at, size) for at, size, _ in rows(mark)] == fields(MARK)
+    own = [(at, size) for at, size in fields(STREAM_EVENT) if int(at) >= layout.EVENT.size]
+    assert [(at, size) for at, size, _ in rows(request)] == own
+    assert ", ".join(f"{int(hook)} {hook.name.lower().replace('_', ' ')}" for hook in StreamHook) in page
+    assert [int(answer) for answer in Answer] == [0, 1, 2]
 
 
 def test_numbers() -> None:
