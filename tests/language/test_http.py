@@ -488,6 +488,7 @@ def test_an_entry_that_never_decides(compiled, text: str, line: int) -> None:
         'GET "/a" GET "/a" body',
         'GET "/a" GET ~"/a"',
         "GET upgrade GET",
+        "GET upgrade deny GET upgrade",
         'GET "/a" HEAD "/a"',
         'GET query "a" GET header "a"',
     ],
