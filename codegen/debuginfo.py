@@ -10,7 +10,11 @@ from llvmlite import ir
 from policyc.artifact.layout import MapSpec
 
 # enum bpf_map_type, linux/bpf.h
-MAP_TYPES = {"HASH": 1, "ARRAY": 2, "PROG_ARRAY": 3, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "RINGBUF": 27}
+MAP_TYPES = {
+    "HASH": 1, "ARRAY": 2, "PROG_ARRAY": 3, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "SOCKHASH": 18, "CGROUP_STORAGE": 19,
+    "SK_STORAGE": 24, "RINGBUF": 27,
+}  # fmt: skip
+NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which maps of socket storage must have
 
 UINT, INT, CHAR = "DW_ATE_unsigned", "DW_ATE_signed", "DW_ATE_unsigned_char"
 
@@ -148,7 +152,9 @@ class DebugInfo:
             types.append(("key", self.scalar_or_record(f"{spec.name}_key", spec.key_size)))
         if spec.value_size:
             types.append(("value", self.scalar_or_record(f"{spec.name}_value", spec.value_size)))
-        numbers = (("type", MAP_TYPES[spec.type]), ("max_entries", spec.max_entries))
+        numbers = [("type", MAP_TYPES[spec.type]), ("max_entries", spec.max_entries)]
+        if spec.type == "SK_STORAGE":
+            numbers.append(("map_flags", NO_PREALLOC))
         types = [*((n, self.array(self.i32, v, 32)) for n, v in numbers), *types]
         members = [(n, self.pointer(t)) for n, t in types]
         fields = [(n, t, 8 * i, 8) for i, (n, t) in enumerate(members)]

@@ -32,7 +32,7 @@ SKB_LEN, SKB_PROTOCOL, SKB_VLAN_PRESENT, SKB_IFINDEX, SKB_DATA, SKB_DATA_END = 0
 XDP_DATA, XDP_DATA_END, XDP_INGRESS_IFINDEX = 0, 4, 12
 
 
-def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: bool) -> Value:
+def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: bool, has_streams: bool) -> Value:
     """Fills the record from a common packet and tells (i1) whether it was one; else the record is as it was. `leaves`: it
     travels away from the subject, whose side is then its source."""
     is_common = f.var(0, I8)
@@ -60,6 +60,11 @@ def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: bool) -
                 need(header + HEADER_BYTES[TCP])
                 refuse(f.cmp("<", f.load(data, I8, l4 + 12), LEAST_TCP_WORDS))
                 tcp_flags.set(f.load(data, I8, l4 + 13))
+                if has_streams:
+                    flow.set("sequence", f.swap(f.load(data, I32, l4 + 4)))
+                    words = f.shr(f.load(data, I8, l4 + 12), 4)
+                    head = f.add(f.shl(f.to(words, I32), 2), header)
+                    flow.set("payload", f.select(f.cmp(">", length, head), f.sub(length, head), I32(0)))
             with udp:
                 refuse(f.ne(protocol, UDP))
                 refuse(f.cmp("<", length, header + HEADER_BYTES[UDP]))

@@ -10,13 +10,17 @@ from llvmlite import ir
 import policyc
 from policyc.artifact import elf, writer
 from policyc.artifact.layout import IdentityLayout
-from policyc.codegen import backend, budget, match, programs, recent, report, state
+from policyc.artifact.stream_layout import StreamHook
+from policyc.codegen import backend, budget, match, programs, recent, report, state, stream_programs, takeover
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
 from policyc.codegen.rodata import Rodata
+from policyc.diagnostics import OperationError
+from policyc.ir.flat import ServiceSet
+from policyc.ir.passes.coverage import Coverage
 from policyc.ir.tables import Tables
-from policyc.model import PolicySet, Span
+from policyc.model import Direction, PolicySet, Span
 
 TRIPLE, DATA_LAYOUT = "bpfel", "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 MAX_PEERS, MAX_GROUPS = 64, 64
@@ -51,19 +55,59 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     span = policy.policies[0].span if policy.policies else Span(main_file, 1, 1, 1, 1)
     debug = DebugInfo(module, main_file, producer)
     layout = identity_layout(tables)
-    maps = Maps(debug, layout, len(tables.rules))
+    http = tables.http
+    maps = Maps(debug, layout, len(tables.rules), None if http is None else len(http.entries))
     matcher = match.Matcher(module, debug, maps, rodata, tables, layout, span)
-    judge = state.build(module, debug, maps, matcher.match_policy, tables.stateless, span)
+    judge = state.build(module, debug, maps, matcher.match_policy, tables.stateless, http is not None, span)
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
-    parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class)
+    parts = programs.Parts(
+        parsers, matcher, judge, report_function, remember, tables.needs_peer_class, http is not None
+    )
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)
+    if http is not None:
+        _build_streams(module, debug, maps, rodata, matcher, policy, span)
     debug.license("Dual MIT/GPL")
     debug.finish()
     return module, rodata
+
+
+def _build_streams(
+    module: ir.Module,
+    debug: DebugInfo,
+    maps: Maps,
+    rodata: Rodata,
+    matcher: match.Matcher,
+    policy: PolicySet,
+    span: Span,
+) -> None:
+    """The programs that judge requests."""
+    if matcher.tables.stateless:
+        help = "compile without --stateless, or without the blocks"
+        raise OperationError("a stateless program cannot judge requests, and some rules have L7 blocks", help)
+    parts = stream_programs.build_parts(module, debug, maps, rodata, matcher, len(matcher.tables.rules), span)
+    takeover.build_entry(module, debug, maps, span)
+    takeover.build(module, debug, maps, parts, _stream_services(policy), span)
+    for hook in (StreamHook.STREAM_IN, StreamHook.STREAM_OUT):
+        stream_programs.build_entry(module, debug, maps, hook, span)
+        stream_programs.build_verdict(module, debug, maps, parts, hook, span)
+
+
+def _stream_services(policy: PolicySet) -> dict[Direction, ServiceSet]:
+    """By direction the port ranges of rules with blocks, merged."""
+    result: dict[Direction, ServiceSet] = {}
+    for direction in Direction:
+        ports = Coverage()
+        for rule in policy.rules:
+            if rule.http is None or rule.direction is not direction:
+                continue
+            for service in rule.services:
+                ports.add(*(service.ports or (0, 0xFFFF)))
+        result[direction] = ports.intervals()
+    return result
 
 
 def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], root: str) -> Compiled:

@@ -54,6 +54,12 @@ _FIELDS: list[tuple[str, int]] = [
     ("connection", 1),  # a new connection was allowed
     ("audit_rank", 4),
     ("generation", 4),  # under which the packet is judged
+    # Where some rule has an L7 block:
+    ("sequence", 4),  # of TCP
+    ("payload", 4),  # bytes of TCP's
+    ("stream", 1),  # requests of the connection are judged; 1 + the direction of its first packet once that is known
+    ("audit_stream", 1),
+    ("pad", 6),
 ]
 
 
@@ -73,6 +79,7 @@ class Flag:
     PEER_SKIPPED = 1024  # no verdict depends on who the peer is; an event asks
     AUDIT = 2048  # ConfigFlag bits
     NONE_BOUND = 4096
+    TOLD = 8192  # why the packet is denied has been reported
 
 
 CONFIG_FLAGS_SHIFT = 11  # of config.flags in `flags`
@@ -83,7 +90,7 @@ assert Flag.NONE_BOUND == ConfigFlag.NONE_BOUND << CONFIG_FLAGS_SHIFT
 OFFSET: dict[str, int] = {}
 _size = 0
 for _name, _bytes in _FIELDS:
-    assert _size % min(_bytes, 8) == 0, _name
+    assert _name == "pad" or _size % min(_bytes, 8) == 0, _name
     OFFSET[_name] = _size
     _size += _bytes
 SIZE = _size
@@ -132,7 +139,9 @@ class Flow:
         """Takes back what direct.read filled in."""
         for name in ("local", "remote"):
             self.f.zero(self.address(name), 16)
-        for name in ("local_port", "remote_port", "key", "length", "family", "protocol", "tcp_flags"):
+        for name in (
+            "local_port", "remote_port", "key", "length", "family", "protocol", "tcp_flags", "sequence", "payload",
+        ):  # fmt: skip
             self.set(name, 0)
 
     def events(self) -> Value:

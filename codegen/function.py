@@ -6,7 +6,7 @@ middle end is kept away from match code (docs/platform.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
@@ -32,14 +32,31 @@ class Helper(IntEnum):
 
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
+    MAP_DELETE = 3
     KTIME_GET_NS = 5
+    SKB_STORE_BYTES = 9
     TAIL_CALL = 12
     SKB_LOAD_BYTES = 26
+    SKB_CHANGE_TAIL = 38
+    SKB_PULL_DATA = 39
+    GET_SOCKET_COOKIE = 46
+    SETSOCKOPT = 49
+    SOCK_OPS_CB_FLAGS_SET = 59
+    MSG_APPLY_BYTES = 61
+    MSG_PULL_DATA = 63
+    SOCK_HASH_UPDATE = 70
+    MSG_REDIRECT_HASH = 71
+    SK_REDIRECT_HASH = 72
+    GET_LOCAL_STORAGE = 81
     SKB_ANCESTOR_CGROUP_ID = 83
+    MSG_PUSH_DATA = 90
+    MSG_POP_DATA = 91
+    SK_STORAGE_GET = 107
     JIFFIES64 = 118  # inlined by the verifier
     RINGBUF_RESERVE = 131
     RINGBUF_SUBMIT = 132
     KTIME_GET_COARSE_NS = 160
+    LOOP = 181
     XDP_GET_BUFF_LEN = 188
     XDP_LOAD_BYTES = 189
 
@@ -274,6 +291,19 @@ class Function:
     def ret(self, value: Value) -> None:
         self.b.ret(I32(value) if isinstance(value, int) else value)
 
+    def switch(self, value: Value, cases: Mapping[int, Callable[[], None]], otherwise: ir.Block) -> None:
+        """Emits each case's code where `value` is its number; what falls through goes on behind, everything else to `otherwise`."""
+        after = self.b.append_basic_block("after_switch")
+        table = self.b.switch(value, otherwise)
+        for number, emit in cases.items():
+            block = self.b.append_basic_block(f"case_{number}")
+            table.add_case(value.type(number), block)
+            self.b.position_at_end(block)
+            emit()
+            if not self.b.block.is_terminated:
+                self.b.branch(after)
+        self.b.position_at_end(after)
+
     # --- calls ------------------------------------------------------------------------------------------------
 
     def helper(self, helper: Helper, *args: Value, result: ir.Type = I64) -> Value:
@@ -285,6 +315,10 @@ class Function:
     def call(self, callee: ir.Function, *args: Value) -> Value:
         values = [t.type(a) if isinstance(a, int) else a for a, t in zip(args, callee.args, strict=True)]
         return self.b.call(callee, values)
+
+    def repeat(self, times: int, callback: ir.Function, context: Value) -> None:
+        """bpf_loop: calls the static `callback(index, context)` until it returns 1, at most `times` times; `context` is stack memory."""
+        self.helper(Helper.LOOP, I32(times), callback, context, 0)
 
     def lookup(self, map_: Value, key: Value) -> Value:
         """The value's address or null."""

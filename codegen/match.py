@@ -193,7 +193,15 @@ class Matcher:
             for name, value in zip(BESTS, found, strict=False):
                 f.store(target, self.rows.fold(f, f.load(target, I64, OFFSET[name]), value), offset=OFFSET[name])
 
-        fold(self.rows.lookup(f, self._class_row(f, peer, group), key, peer.of_any_kind))
+        self._fold_rows(f, peer, group, fold)
+        return f.close()
+
+    def fold_rows(self, f: Function, flow: Flow, group: Value, fold: Fold) -> None:
+        """Has `fold` take the best cells of each row of a group that the peer selects, for the packet's own key, a FULL one."""
+        self._fold_rows(f, _Peer(flow, flow.get("key"), self.classes, of_any_kind=False), group, fold)
+
+    def _fold_rows(self, f: Function, peer: _Peer, group: Value, fold: Fold) -> None:
+        fold(self.rows.lookup(f, self._class_row(f, peer, group), peer.key, peer.of_any_kind))
         if self.has_cidrs:
             self._layers(f, peer, group, fold)
         if self.has_selectors or self.same_tuples:
@@ -202,7 +210,6 @@ class Matcher:
                     self._fold_selectors(f, peer, group, fold)
                 if self.same_tuples:
                     self._fold_same(f, peer, group, fold)
-        return f.close()
 
     def _class_row(self, f: Function, peer: _Peer, group: Value) -> Value:
         if not peer.has_class:
@@ -310,7 +317,7 @@ class Matcher:
         pointer, direction, key = f.args
         with f.if_(f.is_null(pointer)):
             f.ret(0)
-        verdict = _Verdict(f, Flow(f, pointer), self.variants)
+        verdict = _Verdict(f, Flow(f, pointer), self.variants, has_streams=self.tables.http is not None)
         record = self._record(f, verdict.flow.get("subject_slot"))
         with f.if_(f.is_null(record)):
             verdict.not_ready()
@@ -473,8 +480,10 @@ class _Verdict:
     """The outcome of a flow while tiers are asked one after the other. Where all variants are decided `end` follows; without
     it the function returns."""
 
-    def __init__(self, f: Function, flow: Flow, variants: Sequence[str], end: ir.Block | None = None) -> None:
-        self.f, self.flow, self.variants, self.end = f, flow, variants, end
+    def __init__(
+        self, f: Function, flow: Flow, variants: Sequence[str], end: ir.Block | None = None, has_streams: bool = False
+    ) -> None:
+        self.f, self.flow, self.variants, self.end, self.has_streams = f, flow, variants, end, has_streams
         self.decided: Var | None = f.var(0, I8) if len(variants) > 1 else None  # a bit a variant
 
     def outcome(self, prefix: str, verdict: Value, reason: Value, rank: Value = NO_RULE, log: Value = 0) -> None:
@@ -485,6 +494,10 @@ class _Verdict:
             self.flow.set(f"{p}rank", rank)
         if not prefix:
             self.flow.set("log", log)
+
+    def _judges_requests(self, prefix: str, best: Value) -> None:
+        for p in (prefix,) if self.decided else ("", "audit_"):
+            self.flow.set(f"{p}stream", self.f.to(self.f.and_(self.f.shr(best, 1), 1), I8))
 
     def not_ready(self) -> None:
         for prefix in self.variants:
@@ -540,6 +553,8 @@ class _Verdict:
             with f.if_(f.eq(action, int(Action.PASS))):
                 f.leave(end)
         rank = f.and_(f.to(f.shr(best, RANK_SHIFT), I32), (1 << RANK_BITS) - 1)
+        if self.has_streams:
+            self._judges_requests(prefix, best)
         # Without pass the action is 0 or 1: the verdict.
         self.outcome(prefix, f.to(f.and_(action, int(Action.ALLOW)), I8), Reason.RULE, rank, f.to(f.and_(best, 1), I8))
         self._leave(i, end)

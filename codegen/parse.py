@@ -234,6 +234,9 @@ def transport(f: Function, reader: Reader, flow: Flow, h: Head, bad: ir.Block) -
                 with f.if_(f.cmp("<", f.shr(reader.u8(12), 4), 5)):
                     f.leave(bad)
                 flow.set("tcp_flags", reader.u8(13))
+                flow.set("sequence", f.swap(reader.raw32(4)))
+                head = f.add(at, f.shl(f.to(f.shr(reader.u8(12), 4), I32), 2))
+                flow.set("payload", f.select(f.cmp(">", h.end.get(), head), f.sub(h.end.get(), head), I32(0)))
             f.leave(ended)
     for number in (ICMP, ICMPV6):
         with f.if_(f.eq(protocol, number)):

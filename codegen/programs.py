@@ -143,6 +143,7 @@ class Parts:
     report: ir.Function
     remember: ir.Function | None  # None: without connections every packet is judged by itself
     needs_peer: bool
+    has_streams: bool = False
 
 
 def build_program(
@@ -314,7 +315,7 @@ class _ProgramBuilder:
         f = self.f
         context, direction = self.traits.context, self.traits.direction
         leaves = context is Context.CGROUP and direction == EGRESS
-        is_common = direct.read(f, context, self.context, self.flow, leaves)
+        is_common = direct.read(f, context, self.context, self.flow, leaves, self.parts.has_streams)
         if context is not Context.CGROUP and self.parts.remember is not None:
             with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
                 recent.let_through(f, self.maps, self.flow, self.traits.hook, self.traits.passed)

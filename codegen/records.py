@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from policyc.artifact import layout
+from policyc.artifact import layout, stream_layout
 
 
 def offsets(record: struct.Struct) -> tuple[int, ...]:
@@ -23,7 +23,9 @@ def offsets(record: struct.Struct) -> tuple[int, ...]:
     return tuple(places)
 
 
-CONFIG_STATE, CONFIG_GENERATION, CONFIG_EVENTS, CONFIG_FLAGS, CONFIG_CGROUP_LEVELS = offsets(layout.CONFIG)[:5]
+CONFIG_STATE, CONFIG_GENERATION, CONFIG_EVENTS, CONFIG_FLAGS, CONFIG_CGROUP_LEVELS, CONFIG_LOAD = offsets(
+    layout.CONFIG
+)[:6]
 POINT_KIND, POINT_ENDPOINT = offsets(layout.POINT)
 CGROUP_KIND, CGROUP_ENDPOINT = offsets(layout.CGROUP)
 ENDPOINT_SLOT, ENDPOINT_FLAGS = offsets(layout.ENDPOINT)
@@ -35,4 +37,6 @@ DENIAL_KEY_ADDRESSES, _, DENIAL_KEY_PORTS, _, DENIAL_KEY_SUBJECT, DENIAL_KEY_DIR
 DENIAL_TIME, DENIAL_COUNT, _ = offsets(layout.DENIAL)
 COUNTER_PACKETS, COUNTER_BYTES, COUNTER_CONNECTIONS = offsets(layout.COUNTER)
 REASON_PACKETS, REASON_BYTES = offsets(layout.REASON_COUNTER)
+MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS = offsets(stream_layout.MARK)
+STREAM_EVENT_OFFSETS = dict(zip(stream_layout.STREAM_EVENT_FIELDS, offsets(stream_layout.STREAM_EVENT), strict=True))
 EVENT_OFFSETS = dict(zip(layout.EVENT_FIELDS, offsets(layout.EVENT), strict=True))

@@ -61,7 +61,7 @@ def leave_behind(f: Function, maps: Maps, flow: Flow, report: ir.Function, conne
     verdict = flow.get("verdict")
     count_reason(f, maps, flow.get("direction"), verdict, flow.get("reason"), length)
     wanted = flow.events()
-    denied = f.both(f.eq(verdict, 0), f.cmp(">=", wanted, int(Events.DENIED)))
+    denied = f.both(f.eq(verdict, 0), f.cmp(">=", wanted, int(Events.DENIED)), f.not_(flow.has_flag(Flag.TOLD)))
     differs = f.ne(verdict, flow.get("audit_verdict"))
     with f.if_(f.either(f.cmp(">=", wanted, int(Events.ALL)), denied, differs, f.ne(flow.get("log"), 0))):
         f.call(report, flow.pointer)
@@ -99,7 +99,7 @@ def count_reason(f: Function, maps: Maps, direction: Value, verdict: Value, reas
 def _is_due(f: Function, maps: Maps, flow: Flow, wanted: Value, suppressed: Var) -> Value:
     """Whether the packet gets an event, which stands for so many `suppressed` ones, too. Denials and differences of audit come at most once a second for a flow."""
     due = f.var(0, I8)
-    denied = f.eq(flow.get("verdict"), 0)
+    denied = f.both(f.eq(flow.get("verdict"), 0), f.not_(flow.has_flag(Flag.TOLD)))
     differs = f.ne(flow.get("verdict"), flow.get("audit_verdict"))
     logged = f.ne(flow.get("log"), 0)
     opened = f.ne(flow.get("connection"), 0)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 
 from llvmlite import ir
 
-from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Value
 
 SECTION = ".rodata"
-_CODES = {4: "I", 8: "Q"}
-_TYPES = {4: I32, 8: I64}
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_TYPES = {1: I8, 2: I16, 4: I32, 8: I64}
 
 
 class Rodata:
@@ -24,7 +24,7 @@ class Rodata:
         self.contents: dict[str, bytes] = {}
 
     def array(self, name: str, width: int, values: Iterable[int], align: int = 8) -> Data:
-        """An array of unsigned little-endian integers of 4 or 8 bytes, filled up with zeros to a power of two."""
+        """An array of unsigned little-endian integers of 1, 2, 4 or 8 bytes, filled up with zeros to a power of two."""
         numbers = array(_CODES[width], values)
         length = len(numbers)
         if sys.byteorder == "big":

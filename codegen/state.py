@@ -23,6 +23,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import OFFSET, Flag, Flow, debug_type
 from policyc.codegen.function import I1, I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.marks import gate
 from policyc.codegen.parse import ECHO, ICMP, ICMPV6, REPLY, REQUEST, SCTP, TCP, UDP, is_one_of
 from policyc.codegen.peer import set_peer
 from policyc.codegen.records import (
@@ -55,10 +56,17 @@ CHECKED_UPLINK_SHIFT = 31 - (Flag.UPLINK.bit_length() - 1)
 
 
 def build(
-    module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, stateless: bool, span: Span
+    module: ir.Module,
+    debug: DebugInfo,
+    maps: Maps,
+    match_policy: ir.Function,
+    stateless: bool,
+    has_streams: bool,
+    span: Span,
 ) -> ir.Function:
-    """judge(flow): the packet's outcome, from its connection (unless `stateless`) or from the policy, into the flow record."""
-    return _Builder(module, debug, maps, match_policy, stateless, span).build()
+    """judge(flow): the packet's outcome, from its connection (unless `stateless`) or from the policy, into the flow record. `has_streams`: there are
+    connections whose requests are judged."""
+    return _Builder(module, debug, maps, match_policy, stateless, has_streams, span).build()
 
 
 def time_units(f: Function) -> Value:
@@ -97,9 +105,16 @@ def checked_as(f: Function, flow: Flow) -> Value:
 
 class _Builder:
     def __init__(
-        self, module: ir.Module, debug: DebugInfo, maps: Maps, match_policy: ir.Function, stateless: bool, span: Span
+        self,
+        module: ir.Module,
+        debug: DebugInfo,
+        maps: Maps,
+        match_policy: ir.Function,
+        stateless: bool,
+        has_streams: bool,
+        span: Span,
     ) -> None:
-        self.maps, self.match_policy, self.stateless = maps, match_policy, stateless
+        self.maps, self.match_policy, self.stateless, self.has_streams = maps, match_policy, stateless, has_streams
         self.f = Function(module, debug, "judge", [("flow", PTR, debug_type(debug))], span)
 
     def build(self) -> ir.Function:
@@ -124,10 +139,20 @@ class _Builder:
         self._fresh()
         f.leave(self.done)
         f.b.position_at_end(self.done)
+        if self.has_streams:
+            self._gate()
         if not self.stateless:
             with f.if_(flow.has_flag(Flag.FIRST_FRAGMENT)):
                 self._remember_fragment()
         return f.close()
+
+    def _gate(self) -> None:
+        """What travels on a connection whose requests must be judged passes while its stream is seen."""
+        f, flow = self.f, self.flow
+        is_tcp = f.both(f.eq(flow.get("protocol"), TCP), f.not_(flow.has_flag(Flag.LATER_FRAGMENT)))
+        with f.if_(f.both(is_tcp, f.ne(flow.get("stream"), 0))):
+            self._write_key("")
+            gate(f, self.maps, flow, self.key)
 
     def _remembered(self) -> None:
         """Packets of what is known have its outcome."""
@@ -240,6 +265,9 @@ class _Builder:
             audit_load(f, flow)
             flags = f.and_(f.load(entry, I8, CT_FLAGS), 0xFF ^ CtFlag.DENIED)
             refused = f.select(f.eq(flow.get("verdict"), 0), I8(CtFlag.DENIED), I8(0))
+            if self.has_streams:
+                flags = f.and_(flags, 0xFF ^ CtFlag.STREAM)
+                refused = f.or_(refused, f.select(f.ne(flow.get("stream"), 0), I8(CtFlag.STREAM), I8(0)))
             f.store(entry, f.or_(flags, refused), offset=CT_FLAGS)
             f.store(entry, f.add(flow.get("rank"), 1), offset=CT_RULE)
             f.store(entry, self.flow.get("generation"), offset=CT_GENERATION)
@@ -249,6 +277,10 @@ class _Builder:
         f, flow = self.f, self.flow
         with f.if_(f.not_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.DENIED))):
             flow.settle(1, int(reason), f.sub(f.load(entry, I32, CT_RULE), 1))
+            if self.has_streams:
+                flow.set("stream", 0)
+                with f.if_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.STREAM)):
+                    flow.set("stream", f.add(f.load(entry, I8, CT_DIRECTION), 1))
 
     def _related(self) -> None:
         """An ICMP error about a known connection has the outcome of that; others are judged like all else."""
@@ -292,6 +324,8 @@ class _Builder:
         """Time and TCP flags of a packet that passed, and that the next one like it need not be asked more than its entry."""
         f = self.f
         checked, as_ = checked_at(f, self.flow.get("direction")), checked_as(f, self.flow)
+        if self.has_streams:  # each of their packets asks for the stream
+            as_ = f.select(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.STREAM), I32(0), as_)
         with f.if_(f.ne(f.load(entry, I32, checked), as_)):
             f.store(entry, as_, offset=checked)
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
@@ -325,6 +359,9 @@ class _Builder:
         )
         if self.stateless:
             return
+        if self.has_streams:
+            way = f.add(flow.get("direction"), 1)
+            flow.set("stream", f.select(f.ne(flow.get("stream"), 0), way, I8(0)))
         with f.if_(makes_entry):
             flow.set("connection", 1)
             self._insert()
@@ -337,10 +374,16 @@ class _Builder:
         f.store(value, f.add(flow.get("rank"), 1), offset=CT_RULE)
         f.store(value, time_units(f), offset=CT_SEEN)
         f.store(value, flow.get("direction"), offset=CT_DIRECTION)
-        f.store(value, self._tcp_marks(I1(1)), offset=CT_FLAGS)
+        marks = self._tcp_marks(I1(1))
+        judged = f.ne(flow.get("stream"), 0)
+        if self.has_streams:
+            marks = f.or_(marks, f.select(judged, I8(CtFlag.STREAM), I8(0)))
+        f.store(value, marks, offset=CT_FLAGS)
         f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
             travels = f.eq(flow.get("direction"), int(direction))
+            if self.has_streams:
+                travels = f.both(travels, f.not_(judged))
             f.store(value, f.select(travels, checked_as(f, flow), I32(0)), offset=offset)
         self._write_key("")
         failed = f.var(self._update(NO_EXIST))

@@ -147,6 +147,7 @@ class CtFlag(IntEnum):
     REPLY = 8  # a reply was seen
     DENIED = 16  # judged again and no longer allowed
     REMEMBERED = 32  # `recent` may answer for it
+    STREAM = 64  # its requests are judged: payload passes only while its stream is seen
 
 
 # Idle times in units of 2**30 ns (1.07 s).

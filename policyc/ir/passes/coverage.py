@@ -17,6 +17,9 @@ class Coverage:
         index = bisect_right(self._firsts, first) - 1
         return index >= 0 and self._lasts[index] >= last
 
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        return tuple(zip(self._firsts, self._lasts, strict=True))
+
     def add(self, first: int, last: int) -> None:
         begin = bisect_left(self._lasts, first - 1)
         end = bisect_right(self._firsts, last + 1)

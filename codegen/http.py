@@ -1,0 +1,690 @@
+"""The machine that reads HTTP/1.x: one step, called by bpf_loop until a buffer is read or a request is denied.
+
+A step reads up to STEP_BYTES with the automaton at hand, or one byte of what is counted or compared by hand, or passes over a body. All it knows stands in
+the stream's record, so that the bytes of a head may come in buffers of any size. What is malformed: docs/semantics.md, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from policyc.artifact.stream_layout import HOST_BYTES, METHOD_BYTES, PATH_BYTES, Saw
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Value, Var
+from policyc.codegen.http_data import COMPONENT_WORDS, AutomatonWord, ComponentWord, HttpData, NamedWord
+from policyc.codegen.stream import (
+    OFFSET,
+    REQUEST_BEGIN,
+    REQUEST_END,
+    SLACK,
+    WINDOW_BYTES,
+    Framing,
+    Mode,
+    State,
+    Stream,
+)
+from policyc.ir.http_tables import ACTION, Stop
+from policyc.model import Span
+
+STEP_BYTES = 32
+MORE = ACTION - 1  # instead of a Stop: the walk has not ended
+HOST, LENGTH, ENCODING, UPGRADE, EXPECT = 1, 2, 3, 5, 6  # header numbers (FIXED_HEADERS)
+TAB, LF, CR, SPACE, PERCENT = 9, 10, 13, 32, 37
+TLS_HANDSHAKE = 0x16
+LAST_LENGTH = (1 << 63) - 1
+LENGTH_DIGITS, CHUNK_DIGITS = 19, 8
+ONES = 0x0101010101010101
+
+Fill = Callable[[Function, Value, Stream, Value, Value], None]
+"""fill(f, context, stream, position, n): `n` (1 to WINDOW_BYTES, i32) bytes of the buffer from `position` on into the window."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Functions of the stream that decide: at the end of a head (1 if it is allowed), of what is malformed (with its Saw), and of a request that ended."""
+
+    judge: ir.Function
+    malformed: ir.Function
+
+
+def context_slot(f: Function, context: Value, stream: Value) -> Value:
+    """What a step is called with: the program's context and the stream's record."""
+    slot = f.slot(ir.ArrayType(I64, 2), "step")
+    for i, pointer in enumerate((context, stream)):
+        f.b.store(pointer, f.at_offset(slot, 8 * i))
+    return slot
+
+
+def spilled(f: Function, slot: Value, index: int) -> Value:
+    """A pointer of `context_slot`."""
+    return f.b.load(f.at_offset(slot, 8 * index), typ=PTR)
+
+
+def build_step(
+    module: ir.Module, debug: DebugInfo, data: HttpData, judges: Judges, kind: str, fill: Fill, span: Span
+) -> ir.Function:
+    """http_step_KIND(index, slot): 1 where nothing is left to do: the buffer is read, the request is denied, or rules have to be found first."""
+    u64s: Any = debug.pointer(debug.byte_record("step", 16))
+    args = [("index", I32, debug.u32), ("slot", PTR, u64s)]
+    f = Function(module, debug, f"http_step_{kind}", args, span, static=True)
+    _Step(f, data, judges, fill).build()
+    return f.close()
+
+
+class _Step:
+    def __init__(self, f: Function, data: HttpData, judges: Judges, fill: Fill) -> None:
+        self.f, self.data, self.judges, self.fill = f, data, judges, fill
+        slot = f.args[1]
+        self.context, self.stream = spilled(f, slot, 0), Stream(f, spilled(f, slot, 1))
+        self.saw = f.var(0, I32)
+        self.bad = f.b.append_basic_block("malformed")
+        self.more = f.b.append_basic_block("more")
+
+    def build(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.cmp(">=", s.get("position"), s.get("length"))):
+            f.ret(1)
+        mode = s.get("mode")
+        with f.if_(f.cmp(">=", mode, Mode.BODY)):
+            self._pass_over(mode)
+        with f.if_(f.eq(mode, Mode.START)):
+            self._begin()
+        head = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
+        with f.if_(f.both(head, f.cmp(">=", s.get("head"), s.get("limit")))):
+            self.malformed(Saw.HEAD_LIMIT)
+        self.offset = self._window()
+        with f.if_(f.cmp("<=", s.get("mode"), Mode.VALUE)):
+            self._read()
+        with f.if_(f.eq(s.get("mode"), Mode.SKIP)):
+            self._skip()
+        self._byte()
+        f.leave(self.more)
+        f.b.position_at_end(self.more)
+        f.ret(0)
+        f.b.position_at_end(self.bad)
+        f.call(self.judges.malformed, s.pointer, self.saw.get())
+        # A request that only an audited block denies passes; nothing more of its stream is judged.
+        f.ret(1)
+
+    def malformed(self, saw: Saw) -> None:
+        self.saw.set(int(saw))
+        self.f.leave(self.bad)
+
+    # --- what is not read ---------------------------------------------------------------------------------------------
+
+    def _pass_over(self, mode: Value) -> None:
+        """A body, a chunk, or what is not judged any more."""
+        f, s = self.f, self.stream
+        left = f.to(f.sub(s.get("length"), s.get("position")), I64)
+        with f.if_(f.eq(mode, Mode.OPAQUE)):
+            s.set("position", s.get("length"))
+            f.ret(1)
+        remaining = s.get("remaining")
+        n = f.select(f.cmp("<", remaining, left), remaining, left)
+        s.add("position", f.to(n, I32))
+        s.set("remaining", f.sub(remaining, n))
+        with f.if_(f.eq(s.get("remaining"), 0)), f.if_else(f.eq(mode, Mode.BODY)) as (body, chunk):
+            with body:
+                self._finish()
+            with chunk:
+                s.set("mode", Mode.CHUNK_END)
+        f.ret(0)
+
+    def _finish(self) -> None:
+        """The request has been passed whole."""
+        f, s = self.f, self.stream
+        s.add("requests", 1)
+        waits = s.has("framing", Framing.SWITCHES)
+        s.set("mode", f.select(waits, I8(Mode.UPGRADED), I8(Mode.START)))
+
+    def _begin(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(s.has("state", State.MUST_MATCH | State.OTHER_SLOT)):
+            f.ret(1)
+        f.zero(s.address("content_length"), REQUEST_END - REQUEST_BEGIN)
+        s.set("head", 0)
+        s.set("request_at", s.get("position"))
+        s.set("mode", Mode.METHOD)
+        self._enter(self.data.http.method)
+
+    def _enter(self, automaton: Value) -> None:
+        """The automaton reads from its start state on."""
+        f, s = self.f, self.stream
+        automaton = I32(automaton) if isinstance(automaton, int) else automaton
+        s.set("automaton", f.to(automaton, I16))
+        s.set("at", f.to(self.data.automata(f, automaton, 4, AutomatonWord.START), I16))
+
+    # --- bytes ----------------------------------------------------------------------------------------------------------
+
+    def _window(self) -> Value:
+        """Where in the window (i32) the next byte stands, which is fetched where it is not there."""
+        f, s = self.f, self.stream
+        offset = f.var(f.sub(s.get("position"), s.get("window_at")))
+        with f.if_(f.cmp(">=", offset.get(), s.get("window_length"))):
+            n = f.var(f.sub(s.get("length"), s.get("position")))
+            with f.if_(f.cmp(">", n.get(), WINDOW_BYTES)):
+                n.set(WINDOW_BYTES)
+            with f.if_(f.eq(n.get(), 0)):
+                f.ret(1)
+            s.set("window_at", s.get("position"))
+            s.set("window_length", n.get())
+            self.fill(f, self.context, s, s.get("position"), n.get())
+            offset.set(0)
+        return offset.get()
+
+    def _at(self, offset: Value) -> Value:
+        """The byte (i8) at an offset in the window."""
+        f = self.f
+        return f.load(self.stream.address("window", f.and_(offset, WINDOW_BYTES - 1)), I8)
+
+    def _consume(self, n: Value, counts: bool = True) -> None:
+        self.stream.add("position", n)
+        if counts:
+            self.stream.add("head", n)
+
+    def _component(self, word: ComponentWord) -> Value:
+        return self.data.components(self.f, self.stream.get("component"), COMPONENT_WORDS, word)
+
+    # --- automata -------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        f, s, data = self.f, self.stream, self.data
+        automaton = f.to(s.get("automaton"), I32)
+        base, width = (data.automata(f, automaton, 4, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
+        classes = f.shl(automaton, 9)
+        state, at, stop = f.var(f.to(s.get("at"), I32)), f.var(self.offset), f.var(MORE, I32)
+        end = s.get("window_length")
+        with f.loop(STEP_BYTES, STEP_BYTES) as (_, done):
+            with f.if_(f.cmp(">=", at.get(), end)):
+                f.leave(done)
+            class_ = data.classes(f, f.add(classes, f.to(self._at(at.get()), I32)))
+            after = f.to(data.next(f, f.add(f.add(base, f.mul(state.get(), width)), f.to(class_, I32))), I32)
+            at.set(f.and_(f.add(at.get(), 1), 2 * WINDOW_BYTES - 1))
+            with f.if_(f.bits(after, ACTION)):
+                stop.set(f.and_(after, ACTION - 1))
+                f.leave(done)
+            state.set(after)
+        s.set("at", f.to(state.get(), I16))
+        consumed = f.sub(at.get(), self.offset)
+        self._consume(consumed)
+        ended = f.ne(stop.get(), MORE)
+        # Of what ends a walk only the percent sign belongs to the text.
+        delimiter = f.both(ended, f.ne(stop.get(), Stop.ESCAPE))
+        self._keep_text(f.sub(consumed, f.to(delimiter, I32)))
+        with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
+            self.malformed(Saw.HEAD_LIMIT)
+        with f.if_(f.not_(ended)):
+            f.leave(self.more)
+        outcome = data.outcomes(f, f.add(data.automata(f, automaton, 4, AutomatonWord.OUTCOME), f.to(s.get("at"), I32)))
+        self._ended(stop.get(), outcome)
+        f.leave(self.more)
+
+    def _keep_text(self, n: Value) -> None:
+        """Copies what was read of method, path and Host line for events; what is cut off is counted."""
+        f, s = self.f, self.stream
+        mode = s.get("mode")
+        self._keep(f.eq(mode, Mode.METHOD), "method", METHOD_BYTES, n)
+        self._keep(f.eq(mode, Mode.PATH), "path", PATH_BYTES, n)
+        self._keep(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST)), "host", HOST_BYTES, n)
+
+    def _keep(self, condition: Value, text: str, room: int, n: Value) -> None:
+        f, s = self.f, self.stream
+        with f.if_(condition):
+            kept = f.to(s.get(f"{text}_length"), I32)
+            with f.if_(f.cmp("<", kept, room)):
+                source = s.address("window", f.and_(self.offset, WINDOW_BYTES - 1))
+                target = s.address(f"{text}_text", f.and_(kept, room - 1))
+                f.copy(target, 0, source, 0, SLACK)
+            s.set(f"{text}_length", f.to(f.add(kept, n), I16))
+
+    def _ended(self, stop: Value, outcome: Value) -> None:
+        """The automaton's delimiter was read."""
+        f = self.f
+        with f.if_(f.eq(stop, Stop.MALFORMED)):
+            self._malformed_where()
+        self.stop, self.outcome = stop, outcome
+        cases = {
+            Mode.METHOD: self._method, Mode.PATH: self._path, Mode.QUERY_KEY: self._query_key,
+            Mode.QUERY_VALUE: self._query_value, Mode.VERSION: self._version, Mode.NAME: self._name,
+            Mode.VALUE: self._value,
+        }  # fmt: skip
+        f.switch(self.stream.get("mode"), {int(m): emit for m, emit in cases.items()}, self.more)
+
+    def _malformed_where(self) -> None:
+        """What a byte that may not stand there makes of the request."""
+        f, s = self.f, self.stream
+        mode = s.get("mode")
+        first = f.both(f.eq(mode, Mode.METHOD), f.eq(s.get("head"), 1))
+        begins = f.load(s.address("window", f.and_(self.offset, WINDOW_BYTES - 1)), I8)
+        with f.if_(f.both(first, f.eq(begins, TLS_HANDSHAKE))):
+            self.malformed(Saw.TLS)
+        preface = f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))
+        with f.if_(f.both(preface, f.either(f.eq(mode, Mode.PATH), f.eq(mode, Mode.VERSION)))):
+            self.malformed(Saw.HTTP2)
+        folded = f.both(f.eq(s.get("at"), self._start(self.data.http.name)), self._is_blank(self._last_byte()))
+        with f.if_(f.both(f.eq(mode, Mode.NAME), folded)):
+            self.malformed(Saw.FOLDED_LINE)
+        with f.if_(f.both(f.eq(mode, Mode.NAME), s.has("framing", Framing.TRAILERS))):
+            self.malformed(Saw.TRAILER)
+        with f.if_(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST))):
+            self.malformed(Saw.HOST)
+        saws = {
+            Mode.METHOD: Saw.START_LINE, Mode.PATH: Saw.TARGET, Mode.QUERY_KEY: Saw.TARGET,
+            Mode.QUERY_VALUE: Saw.TARGET, Mode.VERSION: Saw.VERSION, Mode.NAME: Saw.HEADER_NAME,
+        }  # fmt: skip
+        for m, saw in saws.items():
+            with f.if_(f.eq(mode, m)):
+                self.malformed(saw)
+        self.malformed(Saw.HEADER_VALUE)
+
+    def _start(self, automaton: int) -> Value:
+        return self.f.to(self.data.automata(self.f, automaton, 4, AutomatonWord.START), I16)
+
+    def _last_byte(self) -> Value:
+        """The byte that was consumed last."""
+        f, s = self.f, self.stream
+        return self._at(f.sub(f.sub(s.get("position"), s.get("window_at")), 1))
+
+    def _is_blank(self, byte: Value) -> Value:
+        return self.f.either(self.f.eq(byte, SPACE), self.f.eq(byte, TAB))
+
+    def _is_text(self, field: str, text: bytes) -> Value:
+        f, s = self.f, self.stream
+        return f.both(*(f.eq(f.load(s.address(field, i), I8), b) for i, b in enumerate(text)))
+
+    # --- the start line ---------------------------------------------------------------------------------------------------
+
+    def _method(self) -> None:
+        s = self.stream
+        s.set("method", self.outcome)
+        s.set("mode", Mode.PATH)
+        self._enter(self._component(ComponentWord.PATH))
+
+    def _path(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.eq(self.stop, Stop.ESCAPE)):
+            self._escape(Mode.PATH)
+        with f.if_(f.eq(self.outcome, 0)):
+            with f.if_(f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))):
+                self.malformed(Saw.HTTP2)
+            self.malformed(Saw.TARGET)
+        s.set("path", self.outcome)
+        with f.if_else(f.eq(self.stop, Stop.QUERY)) as (query, end):
+            with query:
+                self._next_key()
+            with end:
+                self._to_version()
+
+    def _to_version(self) -> None:
+        self.stream.set("mode", Mode.VERSION)
+        self._enter(self.data.version)
+
+    def _next_key(self) -> None:
+        self.stream.set("mode", Mode.QUERY_KEY)
+        self._enter(self._component(ComponentWord.QUERY_KEY))
+
+    def _escape(self, returns: Mode) -> None:
+        self.stream.set("escaped_mode", returns)
+        self.stream.set("mode", Mode.ESCAPE)
+        self.f.leave(self.more)
+
+    def _query_key(self) -> None:
+        f, s, data = self.f, self.stream, self.data
+        with f.if_(f.eq(self.stop, Stop.ESCAPE)):
+            self._escape(Mode.QUERY_KEY)
+        s.set("query", self.outcome)
+        named = self._query_named()
+        with f.if_(f.eq(self.stop, Stop.VALUE)):
+            s.set("mode", Mode.QUERY_VALUE)
+            asked = f.ne(self.outcome, 0)
+            automaton = data.named(f, named, 4, NamedWord.AUTOMATON)
+            self._enter(f.select(asked, automaton, I32(data.http.skip_query)))
+            f.leave(self.more)
+        with f.if_(f.ne(self.outcome, 0)):  # without a value
+            automaton = data.named(f, named, 4, NamedWord.AUTOMATON)
+            start = data.automata(f, automaton, 4, AutomatonWord.START)
+            self._apply(named, data.outcomes(f, f.add(data.automata(f, automaton, 4, AutomatonWord.OUTCOME), start)))
+        self._after_query_piece()
+
+    def _query_named(self) -> Value:
+        """The record in `named` of the key at hand, whose number is not 0."""
+        f, s = self.f, self.stream
+        return f.sub(f.add(self._component(ComponentWord.QUERIES), f.to(s.get("query"), I32)), 1)
+
+    def _query_value(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.eq(self.stop, Stop.ESCAPE)):
+            self._escape(Mode.QUERY_VALUE)
+        with f.if_(f.ne(s.get("query"), 0)):
+            self._apply(self._query_named(), self.outcome)
+        self._after_query_piece()
+
+    def _after_query_piece(self) -> None:
+        f = self.f
+        with f.if_else(f.eq(self.stop, Stop.TARGET)) as (ended, piece):
+            with ended:
+                self._to_version()
+            with piece:
+                self._next_key()
+
+    def _apply(self, named: Value, outcome: Value) -> None:
+        """The conditions on a name that a value's `outcome` satisfies, and those that it does not."""
+        f, s, data = self.f, self.stream, self.data
+        mask = data.masks(f, f.add(data.named(f, named, 4, NamedWord.MASKS), f.to(outcome, I32)))
+        s.set("any", f.or_(s.get("any"), mask))
+        s.set("failed", f.or_(s.get("failed"), f.and_(self._all(named), f.not_(mask))))
+
+    def _all(self, named: Value) -> Value:
+        f, data = self.f, self.data
+        low, high = (f.to(data.named(f, named, 4, w), I64) for w in (NamedWord.ALL_LOW, NamedWord.ALL_HIGH))
+        return f.or_(low, f.shl(high, 32))
+
+    def _version(self) -> None:
+        self.stream.set("minor", self.f.to(self.outcome, I8))
+        self._next_line()
+
+    # --- header lines -----------------------------------------------------------------------------------------------------
+
+    def _next_line(self) -> None:
+        self.stream.set("mode", Mode.NAME)
+        self._enter(self.data.http.name)
+
+    def _name(self) -> None:
+        f, s, data = self.f, self.stream, self.data
+        with f.if_(f.eq(self.stop, Stop.EMPTY)):
+            s.set("mode", Mode.HEAD_END)
+            f.leave(self.more)
+        s.set("header", self.outcome)
+        s.set("mode", Mode.SKIP)
+        number = self.outcome
+        with f.if_(f.eq(number, 0)):
+            f.leave(self.more)
+        with f.if_(s.has("framing", Framing.TRAILERS)):
+            with f.if_(f.cmp("<=", number, ENCODING)):
+                self.malformed(Saw.TRAILER)
+            f.leave(self.more)
+        with f.if_(f.eq(number, HOST)):
+            self._only_line(Framing.HOST, Saw.HOST)
+            self._to_value(self._component(ComponentWord.HOST))
+        with f.if_(f.eq(number, LENGTH)):
+            self._only_line(Framing.LENGTH, Saw.CONTENT_LENGTH)
+            s.set("mode", Mode.LENGTH)
+            s.set("digits", 0)
+            f.leave(self.more)
+        with f.if_(f.eq(number, ENCODING)):
+            self._only_line(Framing.ENCODING, Saw.TRANSFER_ENCODING)
+            self._to_value(data.http.chunked)
+        with f.if_(f.eq(number, EXPECT)):
+            self._to_value(data.http.expect)
+        with f.if_(f.eq(number, UPGRADE)):
+            s.raise_("framing", Framing.UPGRADE)
+        named = self._header_named(number)
+        with f.if_(f.ne(named, 0)):
+            with f.if_(f.cmp("<", number, len(data.http.headers))):
+                self._to_value(data.named(f, named, 4, NamedWord.AUTOMATON))
+            # It differs only in `_` for `-` from one that is asked for: what wants that absent fails.
+            s.set("failed", f.or_(s.get("failed"), self._all(named)))
+
+    def _header_named(self, number: Value) -> Value:
+        f = self.f
+        return f.to(self.data.headers(f, f.add(self._component(ComponentWord.HEADERS), f.to(number, I32))), I32)
+
+    def _only_line(self, bit: Framing, saw: Saw) -> None:
+        with self.f.if_(self.stream.has("framing", bit)):
+            self.malformed(saw)
+        self.stream.raise_("framing", bit)
+
+    def _to_value(self, automaton: Value) -> None:
+        self.stream.set("mode", Mode.VALUE)
+        self._enter(automaton)
+        self.f.leave(self.more)
+
+    def _value(self) -> None:
+        f, s = self.f, self.stream
+        number = s.get("header")
+        s.set("mode", Mode.LINE_END)
+        with f.if_(f.eq(number, HOST)):
+            s.set("host", self.outcome)
+            f.leave(self.more)
+        with f.if_(f.eq(number, ENCODING)):
+            with f.if_(f.eq(self.outcome, 0)):
+                self.malformed(Saw.TRANSFER_ENCODING)
+            s.raise_("framing", Framing.CHUNKED)
+            f.leave(self.more)
+        with f.if_(f.eq(number, EXPECT)):
+            with f.if_(f.ne(self.outcome, 0)):
+                s.raise_("framing", Framing.EXPECT)
+            f.leave(self.more)
+        self._apply(self._header_named(number), self.outcome)
+
+    def _skip(self) -> None:
+        """A value that nobody asks for: words of bytes from 14 on, then bytes up to a CR."""
+        f, s = self.f, self.stream
+        at, end = f.var(self.offset), s.get("window_length")
+        with f.loop(WINDOW_BYTES // 8, WINDOW_BYTES // 8) as (_, done):
+            with f.if_(f.cmp(">", f.add(at.get(), 8), end)):
+                f.leave(done)
+            word = f.load(s.address("window", f.and_(at.get(), WINDOW_BYTES - 1)), I64)
+            low = f.and_(f.and_(f.sub(word, 14 * ONES), f.not_(word)), 0x80 * ONES)
+            with f.if_(f.ne(low, 0)):
+                f.leave(done)
+            at.set(f.and_(f.add(at.get(), 8), 2 * WINDOW_BYTES - 1))
+        ended = f.var(0, I8)
+        with f.loop(8, 8) as (_, done):
+            with f.if_(f.cmp(">=", at.get(), end)):
+                f.leave(done)
+            byte = self._at(at.get())
+            at.set(f.and_(f.add(at.get(), 1), 2 * WINDOW_BYTES - 1))
+            with f.if_(f.eq(byte, CR)):
+                ended.set(1)
+                f.leave(done)
+            with f.if_(f.either(f.eq(byte, LF), f.eq(byte, 0))):
+                ended.set(2)
+                f.leave(done)
+        self._consume(f.sub(at.get(), self.offset))
+        with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
+            self.malformed(Saw.HEAD_LIMIT)
+        with f.if_(f.eq(ended.get(), 2)):
+            self._bad_value()
+        with f.if_(f.eq(ended.get(), 1)):
+            s.set("mode", Mode.LINE_END)
+        f.leave(self.more)
+
+    def _bad_value(self) -> None:
+        with self.f.if_(self.stream.has("framing", Framing.TRAILERS)):
+            self.malformed(Saw.TRAILER)
+        self.malformed(Saw.HEADER_VALUE)
+
+    # --- single bytes -------------------------------------------------------------------------------------------------------
+
+    def _byte(self) -> None:
+        f, s = self.f, self.stream
+        self.byte = self._at(self.offset)
+        with f.if_(f.eq(s.get("mode"), Mode.UPGRADED)):
+            self._upgraded()
+        counts = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
+        s.add("position", 1)
+        s.add("head", f.to(counts, I32))
+        cases = {
+            Mode.ESCAPE: self._first_digit, Mode.ESCAPE_2: self._second_digit, Mode.LENGTH: self._length,
+            Mode.LENGTH_END: self._length_end, Mode.LINE_END: self._line_end, Mode.HEAD_END: self._head_end,
+            Mode.CHUNK_SIZE: self._chunk_size, Mode.CHUNK_LF: self._chunk_lf, Mode.CHUNK_END: self._chunk_end,
+            Mode.CHUNK_END_LF: self._chunk_end_lf,
+        }  # fmt: skip
+        f.switch(s.get("mode"), {int(m): emit for m, emit in cases.items()}, self.more)
+
+    def _upgraded(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(s.has("state", State.SWITCHED)):
+            s.set("mode", Mode.OPAQUE)
+            f.leave(self.more)
+        f.zero(s.address("content_length"), REQUEST_END - REQUEST_BEGIN)
+        s.set("request_at", s.get("position"))
+        self.malformed(Saw.EARLY_BYTES)
+
+    def _hex(self, byte: Value) -> Var:
+        """The digit's value (i8), 255 where it is none."""
+        f = self.f
+        value = f.var(255, I8)
+        for first, last, from_ in ((ord("0"), ord("9"), ord("0")), (ord("a"), ord("f"), ord("a") - 10)):
+            folded = byte if first == ord("0") else f.or_(byte, 0x20)
+            with f.if_(f.both(f.cmp(">=", folded, first), f.cmp("<=", folded, last))):
+                value.set(f.sub(folded, from_))
+        return value
+
+    def _first_digit(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.eq(self._hex(self.byte).get(), 255)):
+            self._no_escape([I8(PERCENT)])
+        s.set("escape", self.byte)
+        s.set("mode", Mode.ESCAPE_2)
+        self._keep_escape()
+
+    def _second_digit(self) -> None:
+        f, s = self.f, self.stream
+        low = self._hex(self.byte).get()
+        with f.if_(f.eq(low, 255)):
+            self._no_escape([I8(PERCENT), s.get("escape")])
+        value = f.or_(f.shl(self._hex(s.get("escape")).get(), 4), low)
+        with f.if_(f.eq(s.get("escaped_mode"), Mode.PATH)):
+            forbidden = f.either(
+                f.cmp("<", value, 0x20), f.eq(value, 0x7F), f.eq(value, ord("/")), f.eq(value, ord("\\"))
+            )
+            with f.if_(forbidden):
+                self.malformed(Saw.TARGET)
+        self._keep_escape()
+        self._decoded(value)
+        s.set("mode", s.get("escaped_mode"))
+
+    def _no_escape(self, letters: list[Value]) -> None:
+        """In a path malformed; in a query the letters so far stand for themselves, and the byte at hand is read as any other."""
+        f, s = self.f, self.stream
+        with f.if_(f.eq(s.get("escaped_mode"), Mode.PATH)):
+            self.malformed(Saw.TARGET)
+        for letter in letters:
+            self._decoded(letter)
+        s.set("mode", s.get("escaped_mode"))
+        s.set("position", f.sub(s.get("position"), 1))
+        s.set("head", f.sub(s.get("head"), 1))
+        f.leave(self.more)
+
+    def _decoded(self, byte: Value) -> None:
+        """The automaton takes a byte that an escape stands for."""
+        f, s, data = self.f, self.stream, self.data
+        automaton = f.to(s.get("automaton"), I32)
+        base, width = (data.automata(f, automaton, 4, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
+        class_ = data.classes(f, f.add(f.add(f.shl(automaton, 9), 256), f.to(byte, I32)))
+        s.set("at", data.next(f, f.add(f.add(base, f.mul(f.to(s.get("at"), I32), width)), f.to(class_, I32))))
+
+    def _keep_escape(self) -> None:
+        """The digit belongs to the path as it was sent."""
+        f, s = self.f, self.stream
+        with f.if_(f.eq(s.get("escaped_mode"), Mode.PATH)):
+            kept = f.to(s.get("path_length"), I32)
+            with f.if_(f.cmp("<", kept, PATH_BYTES)):
+                f.store(s.address("path_text", f.and_(kept, PATH_BYTES - 1)), self.byte)
+            s.set("path_length", f.to(f.add(kept, 1), I16))
+
+    def _length(self) -> None:
+        f, s = self.f, self.stream
+        value = f.sub(self.byte, ord("0"))
+        with f.if_(f.cmp("<=", value, 9)):
+            s.add("digits", 1)
+            length = s.get("content_length")
+            added = f.add(f.mul(length, 10), f.to(value, I64))
+            too_long = f.either(f.cmp(">", s.get("digits"), LENGTH_DIGITS), f.cmp(">", added, LAST_LENGTH))
+            with f.if_(too_long):
+                self.malformed(Saw.CONTENT_LENGTH)
+            s.set("content_length", added)
+            f.leave(self.more)
+        with f.if_(self._is_blank(self.byte)):
+            with f.if_(f.ne(s.get("digits"), 0)):
+                s.set("mode", Mode.LENGTH_END)
+            f.leave(self.more)
+        with f.if_(f.either(f.ne(self.byte, CR), f.eq(s.get("digits"), 0))):
+            self.malformed(Saw.CONTENT_LENGTH)
+        s.set("mode", Mode.LINE_END)
+
+    def _length_end(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.not_(self._is_blank(self.byte))):
+            with f.if_(f.ne(self.byte, CR)):
+                self.malformed(Saw.CONTENT_LENGTH)
+            s.set("mode", Mode.LINE_END)
+
+    def _line_end(self) -> None:
+        f = self.f
+        with f.if_(f.ne(self.byte, LF)):
+            self._bad_value()
+        self._next_line()
+
+    def _head_end(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.ne(self.byte, LF)):
+            with f.if_(s.has("framing", Framing.TRAILERS)):
+                self.malformed(Saw.TRAILER)
+            self.malformed(Saw.HEADER_NAME)
+        with f.if_(s.has("framing", Framing.TRAILERS)):
+            self._finish()
+            f.leave(self.more)
+        with f.if_(f.eq(f.call(self.judges.judge, s.pointer), 0)):
+            f.ret(1)
+        with f.if_(s.has("state", State.OPAQUE)):
+            s.set("mode", Mode.OPAQUE)
+            f.leave(self.more)
+        with f.if_(s.has("framing", Framing.CHUNKED)):
+            s.set("mode", Mode.CHUNK_SIZE)
+            s.set("digits", 0)
+            f.leave(self.more)
+        with f.if_(f.ne(s.get("content_length"), 0)):
+            s.set("remaining", s.get("content_length"))
+            s.set("mode", Mode.BODY)
+            f.leave(self.more)
+        self._finish()
+
+    # --- chunks ---------------------------------------------------------------------------------------------------------------
+
+    def _chunk_size(self) -> None:
+        f, s = self.f, self.stream
+        value = self._hex(self.byte).get()
+        with f.if_(f.ne(value, 255)):
+            s.add("digits", 1)
+            with f.if_(f.cmp(">", s.get("digits"), CHUNK_DIGITS)):
+                self.malformed(Saw.CHUNK)
+            s.set("remaining", f.or_(f.shl(s.get("remaining"), 4), f.to(value, I64)))
+            f.leave(self.more)
+        with f.if_(f.either(f.ne(self.byte, CR), f.eq(s.get("digits"), 0))):
+            self.malformed(Saw.CHUNK)
+        s.set("mode", Mode.CHUNK_LF)
+
+    def _chunk_lf(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.ne(self.byte, LF)):
+            self.malformed(Saw.CHUNK)
+        with f.if_(f.ne(s.get("remaining"), 0)):
+            s.set("mode", Mode.CHUNK)
+            f.leave(self.more)
+        s.raise_("framing", Framing.TRAILERS)
+        s.set("head", 0)
+        self._next_line()
+
+    def _chunk_end(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.ne(self.byte, CR)):
+            self.malformed(Saw.CHUNK)
+        s.set("mode", Mode.CHUNK_END_LF)
+
+    def _chunk_end_lf(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.ne(self.byte, LF)):
+            self.malformed(Saw.CHUNK)
+        s.set("mode", Mode.CHUNK_SIZE)
+        s.set("digits", 0)
+
+
+assert OFFSET["content_length"] % 8 == 0
+assert REQUEST_END % 8 == 0

@@ -1,0 +1,137 @@
+"""Marks: which connections' streams are judged, by the connection table's key. The packet programs let the payload of a connection whose requests must be
+judged pass only where it has one; so whatever keeps a socket from being taken over ends in denied packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from policyc.artifact.layout import CT6_KEY, Reason
+from policyc.artifact.stream_layout import MARK, MARK_POISONED
+from policyc.codegen.flow import Flag, Flow
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.parse import TCP
+from policyc.codegen.records import MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS
+from policyc.codegen.stream import OFFSET, Stream
+from policyc.model import Direction
+
+NO_EXIST = 1
+TCP_FIN_SYN_RST, TCP_URG = 1 | 2 | 4, 32
+
+
+def _key(f: Function, s: Stream, family: int) -> Value:
+    """The connection's key (layout.CT4_KEY, CT6_KEY) on the stack."""
+    size, step = (4, I32) if family == 4 else (16, I64)
+    key = f.slot(ir.ArrayType(I8, CT6_KEY.size), f"mark_key{family}")
+    f.copy(key, 0, s.pointer, OFFSET["local"], size, step)
+    f.copy(key, size, s.pointer, OFFSET["remote"], size, step)
+    f.copy(key, 2 * size, s.pointer, OFFSET["local_port"], 4, I32)
+    f.store(key, f.or_(f.shl(s.get("subject"), 8), TCP), offset=2 * size + 4)
+    return key
+
+
+def _by_family(f: Function, s: Stream, use: Callable[[int, Value], None]) -> None:
+    """`use(family, key)` for the stream's family."""
+    with f.if_else(f.eq(s.get("family"), 4)) as branches:
+        for branch, family in zip(branches, (4, 6), strict=True):
+            with branch:
+                use(family, _key(f, s, family))
+
+
+def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
+    """Packet programs see to it that the connection ends."""
+
+    def mark(family: int, key: Value) -> None:
+        found = f.lookup(maps[f"marks{family}"], key)
+        with f.if_(f.not_null(found)):
+            f.store(found, MARK_POISONED, I32, MARK_FLAGS)
+
+    _by_family(f, s, mark)
+
+
+def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
+    """Marks the connection with its socket's cookie (i64); 0 or what the helper failed with."""
+    result = f.var(0, I64)
+    value = f.slot(ir.ArrayType(I8, MARK.size), "mark")
+    f.store(value, cookie, offset=MARK_COOKIE)
+    f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
+    f.store(value, 0, I32, MARK_FLAGS)
+
+    def update(family: int, key: Value) -> None:
+        result.set(f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST))
+
+    _by_family(f, s, update)
+    return result.get()
+
+
+def remove_mark(f: Function, maps: Maps, s: Stream) -> None:
+    def delete(family: int, key: Value) -> None:
+        f.helper(Helper.MAP_DELETE, maps[f"marks{family}"], key)
+
+    _by_family(f, s, delete)
+
+
+def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
+    """Denies a packet of an allowed connection whose requests must be judged (`flow.stream`) unless its stream is seen. `key`: the packet's, in the
+    table of its family."""
+    denied = f.b.append_basic_block("not_seen")
+    done = f.b.append_basic_block("gated")
+    with f.if_(f.either(f.eq(flow.get("stream"), 0), f.eq(flow.get("verdict"), 0), flow.has_flag(Flag.AUDIT))):
+        f.leave(done)
+    payload = flow.get("payload")
+    direction = f.sub(f.to(flow.get("stream"), I32), 1)
+    found: list[tuple[Value, ir.Block]] = []
+    with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+        for branch, family in zip(branches, (4, 6), strict=True):
+            with branch:
+                found.append((f.lookup(maps[f"marks{family}"], key), f.b.block))
+    mark = f.b.phi(PTR)
+    for value, block in found:
+        mark.add_incoming(value, block)
+    seen = f.var(0, I8)
+    with f.if_(f.not_null(mark)), f.if_(f.eq(f.load(mark, I32, MARK_DIRECTION), direction)):
+        seen.set(1)
+    with f.if_(f.eq(seen.get(), 0)):
+        with f.if_(f.ne(payload, 0)):
+            f.leave(denied)
+        f.leave(done)
+    with f.if_(f.is_null(mark)):  # the verifier does not know what `seen` says
+        f.leave(denied)
+    judged_way = f.eq(f.to(flow.get("direction"), I32), direction)
+    flags = flow.get("tcp_flags")
+    with f.if_(f.both(judged_way, f.ne(payload, 0), f.bits(flags, TCP_URG))):
+        f.leave(denied)  # the program would see one byte more than who reads
+    with f.if_(f.both(judged_way, f.eq(direction, int(Direction.EGRESS)), f.ne(payload, 0))):
+        _within_ledger(f, maps, flow, mark, denied)
+    with f.if_(f.bits(f.load(mark, I32, MARK_FLAGS), MARK_POISONED)):
+        _closing(f, flow, judged_way, direction, done)
+    f.leave(done)
+    f.b.position_at_end(denied)
+    flow.settle(0, int(Reason.L7_NOT_SEEN))
+    f.leave(done)
+    f.b.position_at_end(done)
+
+
+def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:
+    """A client's payload passes up to as many bytes as were approved when it sent them."""
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, f.load(mark, I64, MARK_COOKIE))
+    stream = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(stream)):
+        f.leave(denied)
+    s = Stream(f, stream)
+    end = f.sub(f.add(flow.get("sequence"), flow.get("payload")), s.get("base"))
+    with f.if_(f.b.icmp_signed("<", f.sub(f.to(s.get("approved"), I32), end), I32(0))):
+        f.leave(denied)
+
+
+def _closing(f: Function, flow: Flow, judged_way: Value, direction: Value, done: ir.Block) -> None:
+    """Of a connection that is to end, the judging side's bare acknowledgements are kept back: its keepalive probes stay without an answer."""
+    ours = f.ne(judged_way, f.eq(direction, int(Direction.INGRESS)))  # leaves the socket that is judged
+    bare = f.both(f.eq(flow.get("payload"), 0), f.not_(f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)))
+    with f.if_(f.both(ours, bare)):
+        flow.settle(0, int(Reason.L7_NOT_SEEN))
+        flow.raise_flag(Flag.TOLD)
+        f.leave(done)

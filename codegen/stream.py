@@ -1,0 +1,200 @@
+"""The record of a judged stream: the value of the map `streams`, by its socket's cookie. Programs that judge requests keep all they know
+between two buffers in it, and it is their scratch memory: what they do to one stream is serialised by its socket's lock.
+
+Integers are host order unless marked network, as in the flow record (flow.py).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from policyc.artifact.stream_layout import HOST_BYTES, MAX_STREAM_RULES, METHOD_BYTES, PATH_BYTES, STREAM_SIZE
+from policyc.codegen import flow
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.function import I8, I16, I32, I64, Function, Value
+
+WINDOW_BYTES = 128  # of the buffer at hand, as many as are looked at at once
+SLACK = 32  # texts are copied in blocks of so many bytes, each over the beginning of what is written after it
+
+_FIELDS: list[tuple[str, int]] = [
+    # The connection.
+    ("local", 16),  # network; the subject's side
+    ("remote", 16),  # network
+    ("local_port", 2),  # network
+    ("remote_port", 2),
+    ("subject", 4),  # endpoint index
+    ("generation", 4),  # under which `rules` were found
+    ("load", 4),  # number of the load whose program found them
+    ("family", 1),
+    ("direction", 1),  # of the connection's first packet
+    ("slot", 1),  # generation slot of the program that runs
+    ("state", 1),  # State bits
+    ("logs", 1),  # the connection's rules say `log`
+    ("pad", 3),
+    ("rank", 4),  # of the connection's rule
+    ("audit_rank", 4),
+    ("level", 4),  # of the rules that are being collected: level << 2 | action
+    ("component", 4),
+    ("limit", 4),  # bytes of a head
+    ("plain", 4),  # rank + 1 of the first rule without a block
+    ("audit_plain", 4),
+    ("rules_length", 2),
+    ("audit_rules_length", 2),
+    ("rules", 2 * MAX_STREAM_RULES),  # numbers of L7 rules that judge it
+    ("audit_rules", 2 * MAX_STREAM_RULES),  # the same with all that is audited in force
+    ("requests", 4),  # that were passed whole
+    ("answered", 4),  # that the server has answered
+    ("base", 4),  # sequence number of a client's first byte
+    ("pad", 4),
+    ("approved", 8),  # bytes of a client that were let out
+    # The buffer at hand.
+    ("length", 4),  # bytes
+    ("position", 4),  # the next byte
+    ("window_at", 4),
+    ("window_length", 4),
+    ("request_at", 4),  # where the request at hand begins, 0 if it began earlier
+    # The machine.
+    ("mode", 1),  # Mode
+    ("escaped_mode", 1),  # to which an escape returns
+    ("escape", 1),  # its first digit
+    ("digits", 1),
+    ("automaton", 2),
+    ("at", 2),  # its state
+    ("head", 4),  # bytes of the head so far
+    # The request at hand, from here to `window` zero when it begins.
+    ("content_length", 8),
+    ("remaining", 8),  # bytes of the body or chunk
+    ("any", 8),  # conditions that some line satisfies
+    ("failed", 8),  # … that some line does not
+    ("framing", 2),  # Framing bits
+    ("method", 2),  # number
+    ("path", 2),  # class
+    ("host", 2),
+    ("header", 2),  # number of the line at hand
+    ("query", 2),  # index + 1 of the key at hand
+    ("method_length", 2),
+    ("host_length", 2),
+    ("path_length", 2),
+    ("minor", 1),  # version + 1
+    ("answer", 1),  # Answer
+    ("verdict", 1),
+    ("reason", 1),  # Reason
+    ("saw", 1),  # Saw
+    ("log", 1),
+    ("entry", 4),  # index + 1 into the module's entries
+    ("rule", 4),  # rank + 1 of the rule that decided
+    ("audit_entry", 4),
+    ("audit_rule", 4),
+    ("audit_verdict", 1),
+    ("audit_reason", 1),
+    ("pad", 2),
+    ("cursor", 4),  # while entries are asked: the word
+    ("candidates", 8),  # … and what is left of it
+    # Between two requests a flow record stands here (SCRATCH).
+    ("method_text", METHOD_BYTES),
+    ("path_text", PATH_BYTES),
+    ("host_text", HOST_BYTES + SLACK),
+    ("window", WINDOW_BYTES + SLACK),
+]
+
+
+class State(IntEnum):
+    POISONED = 1  # nothing more of it is let through
+    MUST_MATCH = 2  # its rules have to be found anew before the request at hand is judged
+    SWITCHED = 4  # the server answered an Upgrade: the rest is opaque
+    OTHER_SLOT = 8  # the program of the other slot judges the request at hand
+    TOO_MANY = 16  # more rules than there is room for
+    OPAQUE = 32  # its connection needs no judging any more
+    CLOSED = 64  # its socket was told to close
+
+
+class Mode(IntEnum):
+    """Where the machine stands. Up to VALUE an automaton reads; from BODY on bytes are only counted."""
+
+    START = 0
+    METHOD = 1
+    PATH = 2
+    QUERY_KEY = 3
+    QUERY_VALUE = 4
+    VERSION = 5
+    NAME = 6
+    VALUE = 7
+    ESCAPE = 8  # the first digit of an escape
+    ESCAPE_2 = 9
+    SKIP = 10  # a value that nobody asks for
+    LENGTH = 11  # Content-Length
+    LENGTH_END = 12  # spaces behind it
+    LINE_END = 13  # LF of a header line
+    HEAD_END = 14  # LF of the empty line
+    CHUNK_SIZE = 15
+    CHUNK_LF = 16
+    CHUNK_END = 17  # CR behind a chunk
+    CHUNK_END_LF = 18
+    UPGRADED = 19  # an allowed Upgrade that the server has not answered
+    BODY = 20
+    CHUNK = 21
+    OPAQUE = 22
+
+
+class Framing(IntEnum):
+    HOST = 1
+    LENGTH = 2
+    ENCODING = 4
+    CHUNKED = 8
+    UPGRADE = 16
+    EXPECT = 32
+    TRAILERS = 64
+    SWITCHES = 128  # an allowed Upgrade or CONNECT
+    OTHER_ENCODING = 256
+
+
+OFFSET: dict[str, int] = {}
+_size = 0
+for _name, _bytes in _FIELDS:
+    assert _name == "pad" or _size % min(_bytes, 8) == 0 or _bytes > 8, _name
+    OFFSET[_name] = _size
+    _size += _bytes
+assert _size <= STREAM_SIZE, _size
+SCRATCH = OFFSET["method_text"]
+assert SCRATCH + flow.SIZE <= STREAM_SIZE
+REQUEST_BEGIN, REQUEST_END = OFFSET["content_length"], OFFSET["method_text"]
+TUPLE_END = OFFSET["generation"]
+_TYPES = {1: I8, 2: I16, 4: I32, 8: I64}
+_WIDTH = dict(_FIELDS)
+
+
+class Stream:
+    """Typed access to the record at `pointer`."""
+
+    def __init__(self, f: Function, pointer: Value) -> None:
+        self.f, self.pointer = f, pointer
+
+    def get(self, name: str) -> Value:
+        return self.f.load(self.pointer, _TYPES[_WIDTH[name]], OFFSET[name])
+
+    def set(self, name: str, value: Value) -> None:
+        self.f.store(self.pointer, value, _TYPES[_WIDTH[name]], OFFSET[name])
+
+    def add(self, name: str, value: Value) -> None:
+        self.set(name, self.f.add(self.get(name), value))
+
+    def address(self, name: str, index: Value = 0) -> Value:
+        """Where the field stands, or a byte of it."""
+        if isinstance(index, int):
+            return self.f.at_offset(self.pointer, OFFSET[name] + index)
+        return self.f.at_offset(self.pointer, self.f.add(self.f.to(index, I64), OFFSET[name]))
+
+    def raise_(self, name: str, bits: int) -> None:
+        self.set(name, self.f.or_(self.get(name), bits))
+
+    def drop(self, name: str, bits: int) -> None:
+        self.set(name, self.f.and_(self.get(name), (1 << 8 * _WIDTH[name]) - 1 ^ bits))
+
+    def has(self, name: str, bits: int) -> Value:
+        return self.f.bits(self.get(name), bits)
+
+
+def debug_type(debug: DebugInfo) -> Any:
+    """Pointer to the record, whose size the kernel checks a caller's memory against."""
+    return debug.pointer(debug.byte_record("stream", STREAM_SIZE))

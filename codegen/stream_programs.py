@@ -1,0 +1,387 @@
+"""The programs that judge streams: sockets are taken over when they are established, what arrives at a server and what a client sends is read
+by the machine of its protocol, and what is denied is answered or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from policyc.artifact.layout import ENTRY_PREFIX, NEXT_PREFIX, PROGRAM_PREFIX, ConfigFlag, Reason
+from policyc.artifact.layout import State as LoadState
+from policyc.artifact.stream_layout import STREAM_SECTIONS, STREAM_SIZE, Answer, Saw, StreamHook
+from policyc.codegen import http, http_verdict, stream_report, stream_rules
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.http_data import HttpData
+from policyc.codegen.maps import Maps
+from policyc.codegen.marks import poison_mark
+from policyc.codegen.match import Matcher
+from policyc.codegen.records import CONFIG_FLAGS, CONFIG_GENERATION, CONFIG_LOAD, CONFIG_STATE
+from policyc.codegen.rodata import Data, Rodata
+from policyc.codegen.stream import WINDOW_BYTES, Framing, Mode, State, Stream, debug_type
+from policyc.codegen.stream_rules import Found
+from policyc.ir.http_tables import METHOD_HEAD
+from policyc.model import Span
+
+SK_DROP, SK_PASS = 0, 1
+F_INGRESS = 1  # BPF_F_INGRESS of redirections
+SKB_LEN = 0
+MSG_DATA, MSG_DATA_END, MSG_SIZE, MSG_SK = 0, 8, 68, 72  # struct sk_msg_md
+MOST_STEPS = 1 << 20  # of one buffer: a step reads at least a byte, most read many
+BODY = b"Denied by network policy.\n"
+FORBIDDEN = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY)
+)
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """What the programs share."""
+
+    data: HttpData
+    match: ir.Function
+    step_judges: http.Judges
+    denied: ir.Function
+    answer: Data  # the bytes of FORBIDDEN and BODY
+    blank: Data  # a stream's record of which nothing is known
+
+
+def context_type(debug: DebugInfo) -> Any:
+    return debug.pointer(debug.struct("context", [], 0))
+
+
+def program(module: ir.Module, debug: DebugInfo, name: str, hook: StreamHook, span: Span) -> Function:
+    return Function(module, debug, name, [("ctx", PTR, context_type(debug))], span, section=STREAM_SECTIONS[hook])
+
+
+def build_parts(
+    module: ir.Module, debug: DebugInfo, maps: Maps, rodata: Rodata, matcher: Matcher, rules: int, span: Span
+) -> StreamParts:
+    tables = matcher.tables
+    assert tables.http is not None
+    data = HttpData(rodata, tables, tables.http, matcher.rows.stream_sets)
+    match = stream_rules.build(module, debug, maps, matcher, data, span)
+    report = stream_report.build(module, debug, maps, rules, span)
+    denied = _build_denied(module, debug, maps, report, span)
+    head = http_verdict.build_head(module, debug, data, len(matcher.variants), span)
+    judges = http.Judges(
+        _build_judge(module, debug, head, report, denied, span), _build_malformed(module, debug, denied, span)
+    )
+    return StreamParts(
+        data,
+        match,
+        judges,
+        denied,
+        rodata.array("http_forbidden", 1, FORBIDDEN + BODY),
+        rodata.array("blank_stream", 1, bytes(STREAM_SIZE)),
+    )
+
+
+# --- what a denial does ---------------------------------------------------------------------------------------------------
+
+
+def _build_denied(module: ir.Module, debug: DebugInfo, maps: Maps, report: ir.Function, span: Span) -> ir.Function:
+    """stream_denied(stream): the request at hand is denied: 0, or 1 where it passes all the same (an audited block, or a load that only reports)."""
+    f = Function(module, debug, "stream_denied", [("stream", PTR, debug_type(debug))], span)
+    with f.if_(f.is_null(f.args[0])):
+        f.ret(0)
+    s = Stream(f, f.args[0])
+    config = f.lookup_index(maps["config"], 0)
+    with f.if_(f.not_null(config)), f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), ConfigFlag.AUDIT)):
+        s.set("verdict", 1)
+        s.set("reason", int(Reason.NO_POLICY))
+        s.set("entry", 0)
+        s.set("rule", 0)
+    with f.if_(f.ne(s.get("verdict"), 0)):
+        s.raise_("state", State.OPAQUE)
+        f.call(report, s.pointer)
+        f.ret(1)
+    s.raise_("state", State.POISONED)
+    # Only where no earlier answer can be under way the client takes ours for this request's.
+    sound = f.both(f.eq(s.get("requests"), s.get("answered")), f.cmp("<=", s.get("mode"), Mode.HEAD_END))
+    sound = f.both(sound, f.not_(s.has("framing", Framing.TRAILERS)))
+    s.set("answer", f.select(sound, I8(Answer.FORBIDDEN), I8(Answer.CLOSED)))
+    f.call(report, s.pointer)
+    poison_mark(f, maps, s)
+    return f.close()
+
+
+def _build_malformed(module: ir.Module, debug: DebugInfo, denied: ir.Function, span: Span) -> ir.Function:
+    """stream_malformed(stream, saw): what was read is no request."""
+    f = Function(module, debug, "stream_malformed", [("stream", PTR, debug_type(debug)), ("saw", I32, debug.u32)], span)
+    with f.if_(f.is_null(f.args[0])):
+        f.ret(0)
+    s = Stream(f, f.args[0])
+    s.set("saw", f.to(f.args[1], I8))
+    http_verdict.malformed(f, s)
+    with f.if_(f.ne(f.call(denied, s.pointer), 0)):
+        s.set("mode", Mode.OPAQUE)
+        s.set("position", s.get("length"))
+    return f.close()
+
+
+def _build_judge(
+    module: ir.Module, debug: DebugInfo, head: ir.Function, report: ir.Function, denied: ir.Function, span: Span
+) -> ir.Function:
+    """stream_judge(stream): the request whose head was read: 1 if it passes."""
+    f = Function(module, debug, "stream_judge", [("stream", PTR, debug_type(debug))], span)
+    with f.if_(f.is_null(f.args[0])):
+        f.ret(0)
+    s = Stream(f, f.args[0])
+    f.call(head, s.pointer)
+    malformed = f.both(f.ne(s.get("verdict"), 0), f.eq(s.get("audit_reason"), int(Reason.L7_MALFORMED)))
+    with f.if_(f.either(f.eq(s.get("verdict"), 0), malformed)):
+        f.ret(f.call(denied, s.pointer))
+    f.call(report, s.pointer)
+    f.ret(1)
+    return f.close()
+
+
+# --- entries --------------------------------------------------------------------------------------------------------------
+
+
+def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, hook: StreamHook, span: Span) -> None:
+    """enter_HOOK of the two verdict programs: a request that was begun is finished by the program of its slot, all else is judged by the
+    slot that `switch` names."""
+    name = hook.name.lower()
+    f = program(module, debug, ENTRY_PREFIX + name, hook, span)
+    s = stream_of(f, maps, hook)
+    switch = f.lookup_index(maps["switch"], 0)
+    with f.if_(f.not_null(switch)):
+        state = f.load(switch, I32)
+        slot = f.var(f.to(f.sub(state, int(LoadState.ACTIVE)), I8))
+        s.drop("state", State.OTHER_SLOT)
+        with f.if_(f.ne(s.get("mode"), Mode.START)):
+            slot.set(s.get("slot"))
+        s.set("slot", slot.get())
+        s.set("position", 0)
+        s.set("window_at", 0)
+        s.set("window_length", 0)
+        s.set("request_at", 0)
+        tail_call(f, maps, hook, slot.get())
+    f.ret(SK_DROP)
+    f.close()
+
+
+def tail_call(f: Function, maps: Maps, hook: StreamHook, slot: Value) -> None:
+    """To the program of a slot; goes on where there is none. Constant indices: the JIT makes them direct jumps."""
+    for number in (0, 1):
+        with f.if_(f.eq(slot, number)):
+            f.helper(Helper.TAIL_CALL, f.args[0], maps[NEXT_PREFIX + hook.name.lower()], I32(number))
+
+
+def stream_of(f: Function, maps: Maps, hook: StreamHook) -> Stream:
+    """The record of the context's socket; without one nothing passes."""
+    cookie = f.slot(I64, "cookie")
+    if hook is StreamHook.STREAM_IN:
+        f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, f.args[0]))
+    else:
+        socket = f.b.load(f.at_offset(f.args[0], MSG_SK), typ=PTR)
+        with f.if_(f.is_null(socket)):
+            f.ret(SK_DROP)
+        known = f.helper(Helper.SK_STORAGE_GET, maps["socket_stream"], socket, ir.Constant(PTR, None), 0, result=PTR)
+        with f.if_(f.is_null(known)):
+            f.ret(SK_DROP)
+        f.store(cookie, f.load(known, I64))
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.ret(SK_DROP)
+    return Stream(f, pointer)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------------
+
+
+def build_verdict(
+    module: ir.Module, debug: DebugInfo, maps: Maps, parts: StreamParts, hook: StreamHook, span: Span
+) -> None:
+    """policyc_HOOK: reads the buffer, and passes it, or of it what stands before a denied request."""
+    arrives = hook is StreamHook.STREAM_IN
+    kind = "in" if arrives else "out"
+    fill = _fill_from_skb if arrives else _fill_from_msg
+    step = http.build_step(module, debug, parts.data, parts.step_judges, kind, fill, span)
+    f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
+    s = stream_of(f, maps, hook)
+    length = f.load(f.args[0], I32, SKB_LEN if arrives else MSG_SIZE)
+    with f.if_(f.eq(length, 0)):  # a FIN
+        f.ret(SK_PASS)
+    end = f.b.append_basic_block("end")
+    with f.if_(s.has("state", State.POISONED)):
+        f.ret(SK_DROP)
+    s.set("length", length)
+    _look_for_changes(f, maps, s, end)
+    slot = http.context_slot(f, f.args[0], s.pointer)
+    f.repeat(MOST_STEPS, step, slot)
+    with f.if_(f.both(s.has("state", State.OTHER_SLOT), _stopped_at_start(f, s))):
+        s.set("slot", f.xor(s.get("slot"), 1))
+        s.drop("state", State.OTHER_SLOT)
+        s.raise_("state", State.MUST_MATCH)
+        tail_call(f, maps, hook, s.get("slot"))
+        f.ret(SK_DROP)
+    with f.if_(f.both(s.has("state", State.MUST_MATCH), _stopped_at_start(f, s))):
+        _match_again(f, s, parts)
+        f.repeat(MOST_STEPS, step, slot)
+    f.leave(end)
+    f.b.position_at_end(end)
+    unread = f.cmp("<", s.get("position"), s.get("length"))
+    with f.if_(f.both(unread, f.not_(s.has("state", State.POISONED)))):
+        # More steps than there may be: nobody knows what follows.
+        s.set("saw", int(Saw.HEAD_LIMIT))
+        f.call(parts.step_judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
+    _pass_or_deny(f, maps, parts, s, arrives)
+    f.close()
+
+
+def _stopped_at_start(f: Function, s: Stream) -> Value:
+    return f.both(f.eq(s.get("mode"), Mode.START), f.cmp("<", s.get("position"), s.get("length")))
+
+
+def _look_for_changes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
+    """Whether this program may finish the request at hand, and whether the next needs its rules found anew."""
+    config = f.lookup_index(maps["config"], 0)
+    with f.if_(f.is_null(config)):
+        f.ret(SK_DROP)
+    with f.if_(f.eq(f.load(config, I32, CONFIG_STATE), int(LoadState.NOT_READY))):
+        f.ret(SK_DROP)
+    with f.if_(f.ne(s.get("generation"), f.load(config, I32, CONFIG_GENERATION))):
+        s.raise_("state", State.MUST_MATCH)
+    switch = f.lookup_index(maps["switch"], 0)
+    with f.if_(f.not_null(switch)):
+        present = f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8)
+        with f.if_(f.ne(present, s.get("slot"))):
+            s.raise_("state", State.OTHER_SLOT)
+    begun = f.ne(s.get("mode"), Mode.START)
+    with f.if_(f.both(begun, f.ne(s.get("load"), f.load(config, I32, CONFIG_LOAD)))):
+        s.set("saw", int(Saw.CONFIGURATION))
+        s.raise_("state", State.POISONED)
+        s.set("answer", int(Answer.CLOSED))
+        f.leave(end)
+
+
+def _match_again(f: Function, s: Stream, parts: StreamParts) -> None:
+    found = f.call(parts.match, s.pointer)
+    with f.if_(f.eq(found, int(Found.DENIED))):
+        s.raise_("state", State.POISONED)
+        s.set("answer", int(Answer.CLOSED))
+        s.set("request_at", s.get("position"))
+        s.set("position", s.get("length"))
+    with f.if_(f.eq(found, int(Found.PLAIN))):
+        s.set("mode", Mode.OPAQUE)
+
+
+def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrives: bool) -> None:
+    context = f.args[0]
+    with f.if_(f.not_(s.has("state", State.POISONED))):
+        if not arrives:
+            s.set("approved", f.add(s.get("approved"), f.to(s.get("length"), I64)))
+        f.ret(SK_PASS)
+    before = s.get("request_at")
+    with f.if_(f.ne(before, 0)):
+        if arrives:
+            with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, before, 0), 0)):
+                f.ret(SK_DROP)
+        else:
+            s.set("approved", f.add(s.get("approved"), f.to(before, I64)))
+            f.helper(Helper.MSG_APPLY_BYTES, context, before)
+        f.ret(SK_PASS)
+    with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
+        length = f.var(len(FORBIDDEN) + len(BODY), I32)
+        with f.if_(f.eq(s.get("method"), METHOD_HEAD)):
+            length.set(len(FORBIDDEN))
+        cookie = f.slot(I64, "own_cookie")
+        if arrives:
+            f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
+            _answer_by_skb(f, maps, parts, length.get(), cookie)
+        else:
+            socket = f.b.load(f.at_offset(context, MSG_SK), typ=PTR)
+            with f.if_(f.is_null(socket)):
+                f.ret(SK_DROP)
+            known = f.helper(
+                Helper.SK_STORAGE_GET, maps["socket_stream"], socket, ir.Constant(PTR, None), 0, result=PTR
+            )
+            with f.if_(f.is_null(known)):
+                f.ret(SK_DROP)
+            f.store(cookie, f.load(known, I64))
+            _answer_by_msg(f, maps, s, length.get(), cookie)
+    f.ret(SK_DROP)
+
+
+def _answer_by_skb(f: Function, maps: Maps, parts: StreamParts, length: Value, cookie: Value) -> None:
+    """The buffer becomes the answer, and leaves by the socket at which it arrived."""
+    context = f.args[0]
+    with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, length, 0), 0)):
+        f.ret(SK_DROP)
+    with f.if_(f.ne(f.helper(Helper.SKB_PULL_DATA, context, length), 0)):
+        f.ret(SK_DROP)
+    with f.if_(f.ne(f.helper(Helper.SKB_STORE_BYTES, context, I32(0), parts.answer.var, length, 0), 0)):
+        f.ret(SK_DROP)
+    f.ret(f.to(f.helper(Helper.SK_REDIRECT_HASH, context, maps["streams_in"], cookie, 0), I32))
+
+
+def _answer_by_msg(f: Function, maps: Maps, s: Stream, length: Value, cookie: Value) -> None:
+    """The message becomes the answer, and goes to those who read from the socket that sends it."""
+    context = f.args[0]
+    size = s.get("length")
+    with f.if_else(f.cmp("<", size, length)) as (short, other):
+        with short:
+            failed = f.helper(Helper.MSG_PUSH_DATA, context, I32(0), f.sub(length, size), 0)
+            with f.if_(f.ne(failed, 0)):
+                f.ret(SK_DROP)
+        with other, f.if_(f.cmp(">", size, length)):
+            failed = f.helper(Helper.MSG_POP_DATA, context, length, f.sub(size, length), 0)
+            with f.if_(f.ne(failed, 0)):
+                f.ret(SK_DROP)
+    with f.if_(f.ne(f.helper(Helper.MSG_PULL_DATA, context, I32(0), length, 0), 0)):
+        f.ret(SK_DROP)
+    data, end = (f.b.load(f.at_offset(context, at), typ=PTR) for at in (MSG_DATA, MSG_DATA_END))
+    text = FORBIDDEN + BODY
+    with f.if_(f.cmp(">", f.at_offset(data, len(FORBIDDEN)), end)):
+        f.ret(SK_DROP)
+    _write(f, data, FORBIDDEN, 0)
+    with f.if_(f.eq(length, len(text))):
+        with f.if_(f.cmp(">", f.at_offset(data, len(text)), end)):
+            f.ret(SK_DROP)
+        _write(f, data, BODY, len(FORBIDDEN))
+    f.ret(f.to(f.helper(Helper.MSG_REDIRECT_HASH, context, maps["streams_out"], cookie, F_INGRESS), I32))
+
+
+def _write(f: Function, data: Value, text: bytes, at: int) -> None:
+    for i, byte in enumerate(text):
+        f.store(data, byte, I8, at + i)
+
+
+def _fill_from_skb(f: Function, context: Value, s: Stream, position: Value, n: Value) -> None:
+    with f.if_(f.ne(f.helper(Helper.SKB_LOAD_BYTES, context, position, s.address("window"), n), 0)):
+        s.set("window_length", 0)
+        f.ret(1)
+
+
+def _fill_from_msg(f: Function, context: Value, s: Stream, position: Value, n: Value) -> None:
+    with f.if_(f.ne(f.helper(Helper.MSG_PULL_DATA, context, position, f.add(position, n), 0), 0)):
+        s.set("window_length", 0)
+        f.ret(1)
+    data, end = (f.b.load(f.at_offset(context, at), typ=PTR) for at in (MSG_DATA, MSG_DATA_END))
+    read = f.var(0, I32)
+    with f.loop(WINDOW_BYTES // 8, WINDOW_BYTES // 8) as (_, done):
+        at = f.and_(read.get(), WINDOW_BYTES - 1)
+        source = f.at_offset(data, at)
+        with f.if_(f.cmp(">", f.at_offset(source, 8), end)):
+            f.leave(done)
+        f.store(s.address("window", at), f.load(source, I64))
+        read.set(f.add(at, 8))
+        with f.if_(f.cmp(">=", read.get(), WINDOW_BYTES)):
+            f.leave(done)
+    with f.loop(7, 7) as (_, done):
+        with f.if_(f.cmp(">=", read.get(), WINDOW_BYTES)):
+            f.leave(done)
+        at = f.and_(read.get(), WINDOW_BYTES - 1)
+        source = f.at_offset(data, at)
+        with f.if_(f.cmp(">", f.at_offset(source, 1), end)):
+            f.leave(done)
+        f.store(s.address("window", at), f.load(source, I8))
+        read.set(f.add(at, 1))
+    with f.if_(f.cmp("<", read.get(), n)):
+        s.set("window_length", 0)
+        f.ret(1)

@@ -1,0 +1,177 @@
+"""Taking sockets over when they are established (sock_ops), and what must happen to them later: closing what was denied, forgetting what is gone."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX
+from policyc.artifact.layout import State as LoadState
+from policyc.artifact.stream_layout import StreamHook
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.maps import Maps
+from policyc.codegen.marks import NO_EXIST, make_mark, remove_mark
+from policyc.codegen.records import CONFIG_STATE
+from policyc.codegen.stream import State, Stream
+from policyc.codegen.stream_programs import StreamParts, program, tail_call
+from policyc.codegen.stream_rules import Found
+from policyc.ir.flat import ServiceSet
+from policyc.model import Direction, Span
+
+ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT = 4, 5, 10, 12  # BPF_SOCK_OPS_*, linux/bpf.h
+CALL_STATE, CALL_RTT = 4, 8  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG
+# struct bpf_sock_ops
+OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, SND_NXT, SOCKET = (
+    0, 4, 20, 24, 28, 32, 48, 64, 68, 104, 184,
+)  # fmt: skip
+# The word of the context that programs may write, and that those of one event share: the nearest cgroup's program has run, and its subject.
+REPLY, NEAREST = ARGS, 1 << 31
+NEW_STATE = ARGS + 4
+AF_INET = 2
+TCP_CLOSED = 7
+SOL_SOCKET, SO_KEEPALIVE = 1, 9
+SOL_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT = 6, 4, 5, 6
+MAPPED = 0xFFFF0000  # the third word of ::ffff:0:0/96, network order
+PASSED = 1
+
+
+def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> None:
+    """enter_sock_ops: notes whose socket it is, then the program of the slot that judges. The nearest cgroup's program runs first and alone."""
+    hook = StreamHook.SOCK_OPS
+    f = program(module, debug, ENTRY_PREFIX + hook.name.lower(), hook, span)
+    context = f.args[0]
+    op = f.load(context, I32, OP)
+    with f.if_(f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT)))):
+        f.ret(PASSED)
+    with f.if_(f.either(f.eq(op, ACTIVE_ESTABLISHED), f.eq(op, PASSIVE_ESTABLISHED))):
+        with f.if_(f.ne(f.load(context, I32, REPLY), 0)):
+            f.ret(PASSED)
+        subject = f.helper(Helper.GET_LOCAL_STORAGE, maps["cgroup_subject"], 0, result=PTR)
+        f.store(context, f.or_(f.to(f.load(subject, I64), I32), NEAREST), offset=REPLY)
+    switch = f.lookup_index(maps["switch"], 0)
+    with f.if_(f.not_null(switch)):
+        tail_call(f, maps, hook, f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8))
+    f.ret(PASSED)
+    f.close()
+
+
+def build(
+    module: ir.Module,
+    debug: DebugInfo,
+    maps: Maps,
+    parts: StreamParts,
+    services: dict[Direction, ServiceSet],
+    span: Span,
+) -> None:
+    """policyc_sock_ops. `services`: by direction the key intervals of all rules with blocks: other connections are no business of ours."""
+    hook = StreamHook.SOCK_OPS
+    f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
+    context = f.args[0]
+    op = f.load(context, I32, OP)
+    for number, direction in ((PASSIVE_ESTABLISHED, Direction.INGRESS), (ACTIVE_ESTABLISHED, Direction.EGRESS)):
+        with f.if_(f.eq(op, number)):
+            if services[direction]:
+                _established(f, maps, parts, direction, services[direction])
+            f.ret(PASSED)
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.ret(PASSED)
+    s = Stream(f, pointer)
+    with f.if_(f.eq(op, RTT)):
+        _close(f, s)
+        f.ret(PASSED)
+    with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
+        remove_mark(f, maps, s)
+        f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
+    f.ret(PASSED)
+    f.close()
+
+
+def _established(f: Function, maps: Maps, parts: StreamParts, direction: Direction, services: ServiceSet) -> None:
+    context = f.args[0]
+    local_port = f.to(f.load(context, I32, LOCAL_PORT), I16)
+    remote_port = f.swap(f.load(context, I32, REMOTE_PORT))
+    port = f.to(local_port, I32) if direction is Direction.INGRESS else remote_port
+    ports = [(first & 0xFFFF, last & 0xFFFF) for first, last in services]
+    with f.if_(f.not_(f.either(*(f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in ports)))):
+        f.ret(PASSED)
+    subject = f.and_(f.load(context, I32, REPLY), NEAREST - 1)
+    config = f.lookup_index(maps["config"], 0)
+    with f.if_(f.either(f.eq(subject, 0), f.is_null(config))):
+        f.ret(PASSED)
+    with f.if_(f.ne(f.load(config, I32, CONFIG_STATE), int(LoadState.ACTIVE))):
+        f.ret(PASSED)
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
+    with f.if_(f.ne(f.helper(Helper.MAP_UPDATE, maps["streams"], cookie, parts.blank.var, NO_EXIST), 0)):
+        f.ret(PASSED)
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.ret(PASSED)
+    s = Stream(f, pointer)
+    forget = f.b.append_basic_block("forget")
+    _fill(f, s, direction, subject, f.swap(local_port), f.swap(f.to(remote_port, I16)))
+    with f.if_(f.ne(f.call(parts.match, s.pointer), int(Found.STREAM))):
+        f.leave(forget)
+    sockets = maps["streams_in"]
+    if direction is Direction.EGRESS:
+        sockets = maps["streams_out"]
+        s.set("base", f.load(context, I32, SND_NXT))
+        socket = f.b.load(f.at_offset(context, SOCKET), typ=PTR)
+        with f.if_(f.is_null(socket)):
+            f.leave(forget)
+        known = f.helper(Helper.SK_STORAGE_GET, maps["socket_stream"], socket, ir.Constant(PTR, None), 1, result=PTR)
+        with f.if_(f.is_null(known)):
+            f.leave(forget)
+        f.store(known, f.load(cookie, I64))
+    with f.if_(f.ne(f.helper(Helper.SOCK_HASH_UPDATE, context, sockets, cookie, NO_EXIST), 0)):
+        f.leave(forget)
+    f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | CALL_RTT))
+    # From here on its payload passes. Without a mark (a full table) it does not.
+    make_mark(f, maps, s, f.load(cookie, I64))
+    f.ret(PASSED)
+    f.b.position_at_end(forget)
+    f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
+    f.ret(PASSED)
+    f.b.position_at_end(f.b.append_basic_block("unreachable"))
+
+
+def _fill(f: Function, s: Stream, direction: Direction, subject: Value, local_port: Value, remote_port: Value) -> None:
+    """The connection's ends; IPv4 over an IPv6 socket is IPv4."""
+    context = f.args[0]
+    s.set("direction", int(direction))
+    s.set("subject", subject)
+    s.set("local_port", local_port)
+    s.set("remote_port", remote_port)
+    with f.if_else(f.eq(f.load(context, I32, FAMILY), AF_INET)) as (v4, v6):
+        with v4:
+            s.set("family", 4)
+            f.store(s.address("local"), f.load(context, I32, LOCAL4))
+            f.store(s.address("remote"), f.load(context, I32, REMOTE4))
+        with v6:
+            s.set("family", 6)
+            words = [f.load(context, I32, REMOTE6 + 4 * i) for i in range(4)]
+            zero = f.eq(f.or_(words[0], words[1]), 0)
+            with f.if_else(f.both(zero, f.eq(words[2], MAPPED))) as (inner, real):
+                with inner:
+                    s.set("family", 4)
+                    f.store(s.address("local"), f.load(context, I32, LOCAL6 + 12))
+                    f.store(s.address("remote"), words[3])
+                with real:
+                    for i in range(4):
+                        f.store(s.address("local", 4 * i), f.load(context, I32, LOCAL6 + 4 * i))
+                        f.store(s.address("remote", 4 * i), f.load(context, I32, REMOTE6 + 4 * i))
+
+
+def _close(f: Function, s: Stream) -> None:
+    """A socket whose stream was denied probes its peer, whose answers are kept back: it times out two seconds later."""
+    with f.if_(f.either(f.not_(s.has("state", State.POISONED)), s.has("state", State.CLOSED))):
+        f.ret(PASSED)
+    s.raise_("state", State.CLOSED)
+    value = f.slot(I32, "option", align=4)
+    f.store(value, 1, I32)
+    options = ((SOL_TCP, TCP_KEEPIDLE), (SOL_TCP, TCP_KEEPINTVL), (SOL_TCP, TCP_KEEPCNT), (SOL_SOCKET, SO_KEEPALIVE))
+    for level, option in options:
+        f.helper(Helper.SETSOCKOPT, f.args[0], I32(level), I32(option), value, I32(4))
