@@ -18,11 +18,11 @@ End = Literal["open", "closed"]
 
 @dataclass(frozen=True)
 class Decision:
-    """`rule` is the one that decided, or, where no entry did, the first of the connection's; `entry` is one of its block."""
+    """`rule` is the one that decided, or, where no entry did, the first of the connection's, if it has any; `entry` is one of its block."""
 
     verdict: Verdict
     reason: str
-    rule: Rule
+    rule: Rule | None
     entry: HttpEntry | None = None
     saw: Saw = Saw.NOTHING
 
@@ -35,7 +35,7 @@ class RequestVerdict:
 
     verdict: Verdict
     reason: str
-    rule: Rule
+    rule: Rule | None
     entry: HttpEntry | None
     answer: RequestAnswer | None
     saw: Saw
@@ -97,10 +97,12 @@ def entry_matches(entry: HttpEntry, head: Head) -> bool:
 
 
 class Court:
-    """The allow rules that judge the requests of one connection. With `audited` the audited blocks are in force, else their rules are plain."""
+    """The allow rules that judge the requests of one connection. With `audited` the audited blocks are in force, else their rules are plain.
+    `reason`: why the connection is allowed where no rule allows it."""
 
-    def __init__(self, rules: Sequence[Rule], *, audited: bool) -> None:
+    def __init__(self, rules: Sequence[Rule], *, audited: bool, reason: str = "default") -> None:
         self.rules = sorted(rules, key=lambda r: r.order)
+        self._reason = reason
         self._audited = audited
         self.blocks = [block for r in self.rules if (block := self._block(r)) is not None]
         self.limit = max((block.limit for block in self.blocks), default=HTTP_HEAD_LIMIT)
@@ -148,7 +150,7 @@ class Court:
         return Decision("deny", "l7-malformed", self.rules[0], saw=saw) if self.judges else self._plain()
 
     def _plain(self) -> Decision:
-        return Decision("allow", "rule", self.rules[0])
+        return Decision("allow", "rule", self.rules[0]) if self.rules else Decision("allow", self._reason, None)
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
@@ -158,12 +160,18 @@ class HttpStream:
     """What one end says about the requests of a connection that it allows by `rules`: the matching rules of the deciding level.
 
     `audited`: audited blocks are in force. Else each verdict has beside it the prospective one, with them in force, by the rules `prospective`
-    (None: the same; empty: none, as where the connection would be denied). Where no block is in force in either nothing is judged."""
+    (None: the same; empty: none, as where the connection would be denied). Where no block is in force in either nothing is judged.
+    `reason` is the connection's, of which requests have their verdict where no rule allows it."""
 
     def __init__(
-        self, rules: Sequence[Rule], *, audited: bool = False, prospective: Sequence[Rule] | None = None
+        self,
+        rules: Sequence[Rule],
+        *,
+        audited: bool = False,
+        prospective: Sequence[Rule] | None = None,
+        reason: str = "default",
     ) -> None:
-        self._enforced = Court(rules, audited=audited)
+        self._enforced = Court(rules, audited=audited, reason=reason)
         full = Court(rules if prospective is None else prospective, audited=True)
         self._prospective = full if full.rules and not audited else None
         self._reading = self._enforced if self._enforced.judges or self._prospective is None else self._prospective
@@ -176,7 +184,7 @@ class HttpStream:
         self._switched = False  # and was answered
         self._closed = False
         self._reader: Reader[None] | None = None
-        if self._enforced.rules and self._reading.judges:
+        if self._reading.judges:
             self._reader = self._read()
             next(self._reader)
 

@@ -243,6 +243,13 @@ def test_an_audited_rule_above_would_judge_otherwise() -> None:
     assert answer(above + ONLY_A, stream(B))["requests"][0]["audit"]["ref"] == "above.r.1"
 
 
+def test_a_policy_that_only_reports_reports_requests() -> None:
+    document = answer(block('http { GET "/b" }', options="audit "), stream(A, B))
+    assert told(document) == [("allow", None, None), ("allow", None, None)]
+    assert [r["reason"] for r in document["requests"]] == ["no-policy", "no-policy"]
+    assert [r["audit"]["reason"] for r in document["requests"] if "audit" in r] == ["l7-no-entry"]
+
+
 def test_long_elements_are_cut() -> None:
     (request,) = answer(block("http { * }"), stream(req(f"{'M' * 17} /{'p' * 128}", host="h" * 65)))["requests"]
     assert (request["method"], request["path"], request["host"]) == (
