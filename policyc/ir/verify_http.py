@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -89,7 +90,8 @@ class _HttpVerifier:
         _check("rules", having == ranks, "are not those of the components, each in one")
         _check("entries", len(set(tables.entries)) == len(tables.entries), "some are equal")
         expected = 0
-        for rule in sorted(tables.rules, key=lambda r: r.first_entry):
+        counts = Counter(rank for rank, _ in tables.entries)  # a rule without entries begins where the next does
+        for rule in sorted(tables.rules, key=lambda r: (r.first_entry, counts[r.rank])):
             place = f"rule {rule.rank}"
             _check(place, rule.rank in tables.components[rule.component].rules, "is not in its component")
             own = [e.number for e in tables.components[rule.component].entries if e.rank == rule.rank]
