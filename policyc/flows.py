@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from policyc.model import ICMP, ICMPV6, PROTOCOLS_WITH_PORTS, Direction
+from policyc.quoting import quoted
 from policyc.reference.verdict import Traffic
 from policyc.reference.world import Address, AddressClass, World
 from policyc.requests import BadRequest, Segments, parse_http
@@ -58,12 +59,6 @@ def address_text(address: Address) -> str:
 # --- the line as JSON -------------------------------------------------------------------------------------------
 
 
-def _quote(value: object) -> str:
-    """A value for a message: JSON, ASCII, short."""
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise BadFlow(f"{name} is not a JSON value")
 
@@ -72,7 +67,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise BadFlow(f"field {_quote(key)} is given twice")
+            raise BadFlow(f"field {quoted(key)} is given twice")
         result[key] = value
     return result
 
@@ -105,12 +100,12 @@ def parse_object(line: str | bytes) -> dict[str, Any]:
 def _check_fields(fields: Mapping[str, Any]) -> None:
     for key in fields:
         if key in L7_FIELDS:
-            raise BadFlow(f"field {_quote(key)} is not there yet: it comes in a later version")
+            raise BadFlow(f"field {quoted(key)} is not there yet: it comes in a later version")
         if key not in FIELDS:
-            raise BadFlow(f"unknown field {_quote(key)}; a flow has {', '.join(FIELDS)}")
+            raise BadFlow(f"unknown field {quoted(key)}; a flow has {', '.join(FIELDS)}")
     for key in ("src", "dst", "proto"):
         if key not in fields:
-            raise BadFlow(f"field {_quote(key)} is missing")
+            raise BadFlow(f"field {quoted(key)} is missing")
 
 
 def _integer(fields: Mapping[str, Any], key: str, most: int) -> int | None:
@@ -118,7 +113,7 @@ def _integer(fields: Mapping[str, Any], key: str, most: int) -> int | None:
         return None
     value = fields[key]
     if type(value) is not int or not 0 <= value <= most:
-        raise BadFlow(f"{key} must be an integer from 0 to {most}, not {_quote(value)}")
+        raise BadFlow(f"{key} must be an integer from 0 to {most}, not {quoted(value)}")
     return value
 
 
@@ -127,7 +122,7 @@ def _protocol(value: object) -> int:
         return PROTOCOL_NUMBERS[value]
     if type(value) is int and 0 <= value <= 255:
         return value
-    raise BadFlow(f"proto must be one of {', '.join(PROTOCOL_NUMBERS)} or a number from 0 to 255, not {_quote(value)}")
+    raise BadFlow(f"proto must be one of {', '.join(PROTOCOL_NUMBERS)} or a number from 0 to 255, not {quoted(value)}")
 
 
 def _traffic(fields: Mapping[str, Any]) -> tuple[Traffic, int | None]:
@@ -160,7 +155,7 @@ def _direction(fields: Mapping[str, Any]) -> Direction | None:
     words = {d.word: d for d in Direction}
     value = fields["direction"]
     if not isinstance(value, str) or value not in words:
-        raise BadFlow(f"direction must be ingress or egress, not {_quote(value)}")
+        raise BadFlow(f"direction must be ingress or egress, not {quoted(value)}")
     return words[value]
 
 
@@ -176,7 +171,7 @@ def host_address(world: World, family: str) -> Address:
 def _candidates(world: World, key: str, value: object) -> list[Address]:
     """Addresses an end may stand for, at most one of each family."""
     if not isinstance(value, str):
-        raise BadFlow(f"{key} must be an address, an endpoint's name or host, not {_quote(value)}")
+        raise BadFlow(f"{key} must be an address, an endpoint's name or host, not {quoted(value)}")
     if value == "host":
         return [host_address(world, "4"), host_address(world, "6")]
     address = parse_address(value)
@@ -184,9 +179,9 @@ def _candidates(world: World, key: str, value: object) -> list[Address]:
         return [address]
     endpoint = world.endpoints.get(value)
     if endpoint is None:
-        raise BadFlow(f"{key} {_quote(value)} is neither an address nor a registered endpoint")
+        raise BadFlow(f"{key} {quoted(value)} is neither an address nor a registered endpoint")
     if not endpoint.addresses:
-        raise BadFlow(f"{key} {_quote(value)} has no address")
+        raise BadFlow(f"{key} {quoted(value)} has no address")
     first: dict[str, Address] = {}
     for own in endpoint.addresses:
         first.setdefault(own[0], own)

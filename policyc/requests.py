@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from policyc.quoting import quoted
 
 REQUEST_FIELDS = ("method", "path", "version", "host", "query", "headers")
 FIELDS = (*REQUEST_FIELDS, "stream", "segments")
@@ -34,7 +35,7 @@ def parse_http(value: object, default_host: str) -> Segments:
         raise BadRequest("http must be an object")
     for key in value:
         if key not in FIELDS:
-            raise BadRequest(f"http has no {_quote(key)}; it has {', '.join(FIELDS)}")
+            raise BadRequest(f"http has no {quoted(key)}; it has {', '.join(FIELDS)}")
     for key in ("stream", "segments"):
         if key in value and len(value) > 1:
             raise BadRequest(f"{key} of http stands alone")
@@ -42,7 +43,7 @@ def parse_http(value: object, default_host: str) -> Segments:
         return (_bytes("stream", value["stream"]),)
     if "segments" in value:
         if not isinstance(value["segments"], list):
-            raise BadRequest(f"segments of http must be a list, not {_quote(value['segments'])}")
+            raise BadRequest(f"segments of http must be a list, not {quoted(value['segments'])}")
         return tuple(_bytes("segments", segment) for segment in value["segments"])
     return (_request(value, default_host),)
 
@@ -50,10 +51,10 @@ def parse_http(value: object, default_host: str) -> Segments:
 def _request(fields: Mapping[str, Any], default_host: str) -> bytes:
     for key in ("method", "path"):
         if key not in fields:
-            raise BadRequest(f"{_quote(key)} of http is missing")
+            raise BadRequest(f"{quoted(key)} of http is missing")
     version = fields.get("version", "1.1")
     if version not in VERSIONS:
-        raise BadRequest(f"version of http must be {' or '.join(map(_quote, VERSIONS))}, not {_quote(version)}")
+        raise BadRequest(f"version of http must be {' or '.join(map(quoted, VERSIONS))}, not {quoted(version)}")
     target = _text(fields, "path")
     if "query" in fields:
         target += f"?{_text(fields, 'query')}"
@@ -65,10 +66,10 @@ def _request(fields: Mapping[str, Any], default_host: str) -> bytes:
 
 def _headers(value: object) -> Sequence[tuple[str, str]]:
     if not isinstance(value, list):
-        raise BadRequest(f"headers of http must be a list, not {_quote(value)}")
+        raise BadRequest(f"headers of http must be a list, not {quoted(value)}")
     for pair in value:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise BadRequest(f"a header of http is a pair [name, value], not {_quote(pair)}")
+            raise BadRequest(f"a header of http is a pair [name, value], not {quoted(pair)}")
     return [(_checked("headers", name), _checked("headers", text)) for name, text in value]
 
 
@@ -79,23 +80,18 @@ def _text(fields: Mapping[str, Any], key: str) -> str:
 def _checked(key: str, value: object) -> str:
     """Text that stays in its line."""
     if not isinstance(value, str):
-        raise BadRequest(f"{key} of http must be text, not {_quote(value)}")
+        raise BadRequest(f"{key} of http must be text, not {quoted(value)}")
     if "\r" in value or "\n" in value:
         raise BadRequest(f"{key} of http has a line break: such bytes are given as stream or segments")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadRequest(f"{key} of http has half a character: {_quote(value)}")
+        raise BadRequest(f"{key} of http has half a character: {quoted(value)}")
     return value
 
 
 def _bytes(key: str, value: object) -> bytes:
     if not isinstance(value, str):
-        raise BadRequest(f"{key} of http must be in base64, not {_quote(value)}")
+        raise BadRequest(f"{key} of http must be in base64, not {quoted(value)}")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise BadRequest(f"{key} of http is not in base64: {_quote(value)}") from None
-
-
-def _quote(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise BadRequest(f"{key} of http is not in base64: {quoted(value)}") from None

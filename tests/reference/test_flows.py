@@ -129,6 +129,7 @@ def test_an_extension_header_is_no_protocol_in_ipv6(protocol: int) -> None:
     [
         b"", b"\n", b"{", b"[]", b"1", b"\xff\xfe", b"null", b'{"src": NaN}', b'{"src": Infinity}', b'{"a":1,"a":2}',
         b"[" * 60000, b'{"dport": ' + b"9" * 5000 + b"}", b'{"src": 1e999}', b'"' + b"x" * 70000 + b'"',
+        *(b'{"src": ' + b"[" * depth + b"]" * depth + b', "dst": "web", "proto": "tcp"}' for depth in range(900, 1000, 7)),
         '{"src":"\\ud800","dst":"web","proto":"tcp","dport":1}', "{\x00}",
     ],
 )  # fmt: skip

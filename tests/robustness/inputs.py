@@ -3,6 +3,7 @@ with places inside the text, valid JSON, a formatter that changes no word, and a
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import tempfile
@@ -297,6 +298,26 @@ def check_endpoints(data: bytes) -> None:
 FLOW = {"src": "192.0.2.9", "dst": "192.0.2.1", "proto": "tcp", "dport": 80, "sport": 5, "direction": "ingress"}
 
 
+REQUEST = b"POST /a%2e/b?k=v HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nA: b\r\n\r\n"
+
+
+def http(random: Random) -> dict[str, object]:
+    """The `http` of a flow line: the fields of a request, some of them wrong, or bytes."""
+    if random.random() < 0.5:
+        fields: dict[str, object] = {
+            "method": "GET",
+            "path": "/a",
+            "host": "x",
+            "query": "k=v",
+            "headers": [["N", "v"]],
+            "version": "1.0",
+        }
+        fields[random.choice([*fields, "stream"])] = random.choice(JUNK[:-1])
+        return {k: v for k, v in fields.items() if random.random() < 0.9}
+    segments = [base64.b64encode(damaged(random, REQUEST * 2)).decode() for _ in range(3)]
+    return {"segments": segments} if random.random() < 0.5 else {"stream": segments[0]}
+
+
 def flow_line(random: Random) -> bytes:
     flow: dict[str, object] = {k: v for k, v in FLOW.items() if random.random() < 0.9}
     for _ in range(random.choice([0, 1, 1, 2])):
@@ -304,6 +325,8 @@ def flow_line(random: Random) -> bytes:
         flow[random.choice(keys)] = random.choice(
             [*JUNK[:-1], "::1", "10.0.0.0/8", "fe80::1%a", 65536, "icmp", 58, 255, "udp"]
         )
+    if random.random() < 0.4:
+        flow["http"] = http(random)
     line = json.dumps(flow).encode()
     if random.random() < 0.2:
         depth = random.choice([10, 900, *range(960, 1010), 5000, 60000])
@@ -311,17 +334,26 @@ def flow_line(random: Random) -> bytes:
     return damaged(random, line) if random.random() < 0.4 else line
 
 
+PAGES = 'policy pages for host { ingress { allow from any on tcp/80 http { GET "/a" POST "/a./*" query "k" } } }\n'
+
+
 @cache
-def _judge() -> object:
+def _judges() -> list[object]:
     from policyc.engine import ReferenceEngine
 
-    return ReferenceEngine(rich_policy(), (), ())
+    with tempfile.TemporaryDirectory(prefix="policyc-input-") as folder:
+        file = Path(folder, "pages.pol")
+        file.write_text(PAGES)
+        pages = load([str(file)]).policy
+    assert pages is not None
+    return [ReferenceEngine(rich_policy(), (), ()), ReferenceEngine(pages, (), [("4", 0xC0000201)])]
 
 
 def check_flow(line: bytes) -> None:
-    answers = list(evaluate([line], _judge()))
-    assert len(answers) == 1
-    assert json.loads(json.dumps(answers[0])) == answers[0]
+    for judge in _judges():
+        answers = list(evaluate([line], judge))
+        assert len(answers) == 1
+        assert json.loads(json.dumps(answers[0])) == answers[0]
 
 
 # --- all --------------------------------------------------------------------------------------------------------
