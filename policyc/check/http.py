@@ -1,4 +1,7 @@
-"""HTTP blocks: what a rule must be to carry one, its options, its entries."""
+"""HTTP blocks: what a rule must be to carry one, its options, its entries.
+
+Blocks of HTTP that meet on a connection add up. Two protocols that meet there would be an error; HTTP is the only one so far.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from policyc.frontend import load
+from policyc.ir.pipeline import build
 from policyc.ir.text import parse_module
 from policyc.ir.verify import VerifyError, verify
 
@@ -65,3 +67,12 @@ def _check(text, old, new, message):
     with pytest.raises(VerifyError) as caught:
         verify(parse_module(text.replace(old, new, 1)))
     assert str(caught.value) == message
+
+
+def test_a_rule_with_an_empty_block_begins_where_the_next_does(tmp_path: Path) -> None:
+    file = tmp_path / "x.pol"
+    rules = "allow to any on tcp/80 http {} priority 150\nallow to any on tcp/81 http { GET }"
+    file.write_text(f"policy p for host {{ egress {{\n{rules}\n}} }}")
+    policy = load([str(file)]).policy
+    assert policy is not None
+    build(policy)
