@@ -179,7 +179,7 @@ class HttpStream:
         self._verdicts: list[RequestVerdict] = []
         self._at = 0  # the byte's place in its segment
         self._begin = 0  # of the request in this segment
-        self._unanswered = False  # an earlier request is complete and has no answer yet
+        self._unanswered: list[Head] = []
         self._switching = False  # a request that may switch protocols is complete
         self._switched = False  # and was answered
         self._closed = False
@@ -197,6 +197,11 @@ class HttpStream:
         """Bytes of the last segment that go on to the other end: all, or those before a denied request."""
         return self._begin if self._closed else self._at
 
+    @property
+    def unanswered(self) -> Sequence[Head]:
+        """The requests that are complete and have no answer yet."""
+        return tuple(self._unanswered)
+
     def feed(self, segment: bytes, answered: bool = True) -> list[RequestVerdict]:
         """The requests decided by these bytes. `answered`: at their end the server has answered every request that is complete."""
         self._verdicts = []
@@ -205,9 +210,13 @@ class HttpStream:
             self._send(byte)
             self._at += 1
         if answered:
-            self._unanswered = False
-            self._switched = self._switching
+            self.answer()
         return self._verdicts
+
+    def answer(self) -> None:
+        """The server has answered every request that is complete."""
+        self._unanswered.clear()
+        self._switched = self._switching
 
     def _send(self, byte: int) -> None:
         if self._reader is None:
@@ -243,7 +252,7 @@ class HttpStream:
             except Malformed as error:
                 self._malformed(head, error.saw, sound=False, again=True)
                 return
-            self._unanswered = True
+            self._unanswered.append(head)
             self._switching = head.switches
 
     def _malformed(self, head: Head, saw: Saw, sound: bool, *, again: bool = False) -> None:
