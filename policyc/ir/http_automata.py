@@ -16,6 +16,8 @@ from policyc.ir.http_tables import Automaton
 from policyc.ir.numbering import Numbering
 from policyc.model import Pattern, Span
 
+LIMITS = Limits()
+
 
 @dataclass(frozen=True)
 class Source:
@@ -47,23 +49,20 @@ def _regex(pattern: Pattern) -> Expression:
         raise OperationError(f'{pattern.span}: ~"{pattern.text}": {error.message}', help=error.help) from error
 
 
-def automaton(
-    reading: Reading, sources: Sequence[Source], marks: int, classify: Classify, what: str, limits: Limits | None = None
-) -> Automaton:
+def automaton(reading: Reading, sources: Sequence[Source], marks: int, classify: Classify, what: str) -> Automaton:
     """The minimal automaton of patterns with marks below `marks`. `what`: the kind of patterns. Raises OperationError, which names the pattern that
     makes it too large."""
 
     def built(chosen: Sequence[Source], outcome: Classify) -> Dfa:
         nfa = build_nfa([(s.expression, s.mark) for s in chosen], marks)
-        return determinise(nfa, reading.guard, outcome, limits)
+        return determinise(nfa, reading.guard, outcome, LIMITS)
 
     try:
         dfa = built(sources, classify)
     except BudgetExceeded:
         culprit = _culprit(sources, lambda chosen: built(chosen, lambda tag, found: 1))
-        states = (limits or Limits()).states
         raise OperationError(
-            f'{culprit.span}: with the {what} pattern "{culprit.text}" the automaton of the rules that can meet there needs more than {states:,} states',
+            f'{culprit.span}: with the {what} pattern "{culprit.text}" the automaton of the rules that can meet there needs more than {LIMITS.states:,} states',
             help="several `**` or repetitions in one pattern, beside others that match the same beginnings, multiply: begin the pattern with what "
             "tells it from the others, end it with `/**` instead of having `**` inside, or give the rules services or subjects that cannot meet",
         ) from None
