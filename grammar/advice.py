@@ -72,6 +72,8 @@ def _in_block(token: Token, before: Token | None, accepted: Set[str]) -> str | N
     if token.type not in ("STRING", "TILDE"):
         return None
     if "COMMA" in accepted and before is not None and before.type == "STRING":
+        if token.value.startswith("/"):
+            return "paths stand right behind the methods, several with commas between them"
         return "several stand with commas between them"
     return 'an entry begins with its methods, `*` for any: GET "/v1/**"'
 

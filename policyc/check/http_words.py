@@ -6,6 +6,7 @@ import re
 
 from policyc.check.findings import Findings
 from policyc.grammar import syntax
+from policyc.grammar.advice import SYNONYMS
 from policyc.grammar.nearest import nearest
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -15,6 +16,7 @@ COMMON_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "T
 OTHER_METHODS = frozenset(
     {"BIND", "COPY", "LINK", "LOCK", "MOVE", "LABEL", "MERGE", "PRI", "QUERY", "REPORT", "SEARCH"}
 )
+ACTIONS = ("allow", "deny", "pass")
 CONDITIONS = ("host", "header", "query", "upgrade", "body")
 FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect"})
 
@@ -39,15 +41,24 @@ def method(word: syntax.Word, found: Findings, of_entry: bool = True) -> str | N
         how = f"write `*` before `{text}` for any method" if of_entry else "a request begins with its method"
         found.add("bad-method", f"`{text}` is no method", word.span, help=how)
         return None
+    action = text.lower() if text.lower() in ACTIONS else SYNONYMS.get(text.lower())
+    if action is not None and (text != text.upper() or text.lower() in ACTIONS):
+        # As a method it would be an entry of its own, and what it was to deny an entry that allows.
+        how = "entries begin with `allow` or `deny`, in small letters, or with their methods"
+        meant = action if action != "pass" else None
+        found.add("bad-method", f"`{text}` is not a method", word.span, suggestion=meant, help=how)
+        return None
     if not _TOKEN.match(text) or text != text.upper():
         suggestion = nearest(text, (*COMMON_METHODS, *CONDITIONS))
         message = f"`{text[:40]}` is not a method"
         expected = ("a method in capitals", "`*`") if of_entry else ("a method in capitals",)
         help = None if of_entry else "methods are tokens in capitals"
+        if "/" in text:
+            help = "paths stand in quotes"
         found.add("bad-method", message, word.span, expected=expected, suggestion=suggestion, help=help)
         return None
     if text not in COMMON_METHODS and text not in OTHER_METHODS:
-        near = nearest(text, COMMON_METHODS)
+        near = action or nearest(text, COMMON_METHODS)
         if near is not None:
             message = f"`{text[:40]}` is a method that nobody knows"
             help = "if it is meant, all is well: it is asked for as it is written"
