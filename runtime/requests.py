@@ -109,9 +109,9 @@ def fields(record: bytes) -> dict[str, Any]:
 
 
 def texts(f: dict[str, Any]) -> tuple[Text, Text, Text]:
-    """Method, host and path of a record's fields. A query does not belong to the path and is cut off."""
+    """Method, host and path of a record's fields. White space around the host is none of it, a query not of the path."""
     method = _text(f["method"], f["method_length"], METHOD_BYTES)
-    host = _text(f["host"], f["host_length"], HOST_BYTES)
+    host = _text(f["host"][: f["host_length"]].strip(b" \t"), f["host_length"], HOST_BYTES)
     path = _text(f["path"].partition(b"?")[0], f["path_length"], PATH_BYTES)
     return method, host, path
 

@@ -129,6 +129,10 @@ def test_what_was_cut_says_so(reader: EventReader) -> None:
     assert request_lines.line(found).count("...") == 2
 
 
+def test_white_space_around_the_host(reader: EventReader) -> None:
+    assert request(reader, host=b" \tapi:80 ").host.text == "api:80"
+
+
 def test_a_query_is_not_shown(reader: EventReader) -> None:
     found = request(reader, path=b"/a?token=secret", path_length=2)
     assert "secret" not in request_lines.line(found) + json.dumps(request_lines.document(found))
