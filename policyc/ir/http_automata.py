@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from policyc.diagnostics import OperationError
-from policyc.ir.automata.dfa import BudgetExceeded, Classify, Dfa, Limits, determinise
+from policyc.ir.automata.dfa import Classify, Dfa, determinise
 from policyc.ir.automata.expression import Expression, literal, loops
 from policyc.ir.automata.globs import host_glob, path_glob
+from policyc.ir.automata.limits import BudgetExceeded, Limits
 from policyc.ir.automata.nfa import build_nfa
 from policyc.ir.automata.regex import RegexError, parse_regex
 from policyc.ir.http_guards import Reading
@@ -54,7 +55,7 @@ def automaton(reading: Reading, sources: Sequence[Source], marks: int, classify:
     makes it too large."""
 
     def built(chosen: Sequence[Source], outcome: Classify) -> Dfa:
-        nfa = build_nfa([(s.expression, s.mark) for s in chosen], marks)
+        nfa = build_nfa([(s.expression, s.mark) for s in chosen], marks, LIMITS)
         return determinise(nfa, reading.guard, outcome, LIMITS)
 
     try:
@@ -62,7 +63,8 @@ def automaton(reading: Reading, sources: Sequence[Source], marks: int, classify:
     except BudgetExceeded:
         culprit = _culprit(sources, lambda chosen: built(chosen, lambda tag, found: 1))
         raise OperationError(
-            f'{culprit.span}: with the {what} pattern "{culprit.text}" the automaton of the rules that can meet there needs more than {LIMITS.states:,} states',
+            f'{culprit.span}: with the {what} pattern "{culprit.text}" the automaton of the rules that can meet there becomes too large '
+            f"(more than {LIMITS.states:,} states, or too many steps to find them)",
             help="several `**` or repetitions in one pattern, beside others that match the same beginnings, multiply: begin the pattern with what "
             "tells it from the others, end it with `/**` instead of having `**` inside, or give the rules services or subjects that cannot meet",
         ) from None

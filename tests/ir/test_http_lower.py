@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from policyc.artifact.stream_layout import Saw
 from policyc.diagnostics import OperationError
 from policyc.ir import http_automata
-from policyc.ir.automata.dfa import Limits
+from policyc.ir.automata.limits import Limits
 from policyc.ir.http_lower import lower_http
 from policyc.ir.http_tables import HttpTables
 from policyc.ir.lower import rank_rules

@@ -10,24 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from policyc.ir.automata.guard import Guard, Op
+from policyc.ir.automata.limits import BudgetExceeded, Limits
 from policyc.ir.automata.minimise import equivalent
 from policyc.ir.automata.nfa import Nfa, Positions
 
 Marks = frozenset[int]
 Classify = Callable[[int, Marks], int]  # a guard's tag and the marks of patterns that match → outcome
 NO_MARKS: Marks = frozenset()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`states`: before minimisation. `steps`: positions looked at, over all states."""
-
-    states: int = 32_000
-    steps: int = 3_000_000
-
-
-class BudgetExceeded(Exception):
-    """The automaton would be larger than its limits."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policyc.ir.automata.dfa import Dfa, Limits, determinise
+from policyc.ir.automata.dfa import Dfa, determinise
 from policyc.ir.automata.expression import ANY_BYTE, Expression
 from policyc.ir.automata.guard import Edge, Guard, GuardState
+from policyc.ir.automata.limits import Limits
 from policyc.ir.automata.nfa import build_nfa
 
 FREE = Guard((), (), (GuardState((), [Edge(ANY_BYTE, 0)], tag=0),))
@@ -15,7 +16,7 @@ FREE = Guard((), (), (GuardState((), [Edge(ANY_BYTE, 0)], tag=0),))
 
 def dfa_of(expressions: Sequence[Expression], limits: Limits | None = None) -> Dfa:
     """The outcome is the set of expressions that match, as bits."""
-    nfa = build_nfa([(expression, mark) for mark, expression in enumerate(expressions)], len(expressions))
+    nfa = build_nfa([(expression, mark) for mark, expression in enumerate(expressions)], len(expressions), limits)
     return determinise(nfa, FREE, lambda _, marks: sum(1 << m for m in marks), limits)
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyc.ir.automata.dfa import BudgetExceeded, Dfa, Limits, byte_classes
-from policyc.ir.automata.expression import ANY_BYTE, NOTHING, byte_set, bytes_of, loops, positions
+from policyc.ir.automata.dfa import Dfa, byte_classes
+from policyc.ir.automata.expression import ANY_BYTE, NOTHING, byte_set, bytes_of, literal, loops, positions
 from policyc.ir.automata.globs import host_glob, path_glob
+from policyc.ir.automata.limits import BudgetExceeded, Limits
 from policyc.ir.automata.regex import parse_regex
 from tests.ir.automata.languages import dfa_of, outcome
 
@@ -196,10 +197,22 @@ def test_sizes_of_expressions():
     assert bytes_of(byte_set(b"ba")) == [97, 98]
 
 
-@pytest.mark.parametrize("limits", [Limits(states=1000), Limits(steps=20_000)])
+@pytest.mark.parametrize("limits", [Limits(states=1000), Limits(steps=20_000), Limits(links=20)])
 def test_what_grows_beyond_the_limits_is_refused(limits: Limits):
     with pytest.raises(BudgetExceeded):
         dfa_of([parse_regex(".*a.{20}")], limits)
+
+
+def test_a_regex_whose_parts_may_all_be_absent_does_not_fill_the_memory():
+    with pytest.raises(BudgetExceeded):
+        dfa_of([parse_regex("(a?b?c?d?e?f?g?h?i?j?){1000}")])
+
+
+def test_long_patterns_that_begin_alike():
+    """Nothing is as deep as a pattern is long."""
+    texts = [b"/" + b"a" * n for n in range(1200)]
+    dfa = dfa_of([literal(text) for text in texts])
+    assert outcome(dfa, texts[1199]) == 1 << 1199
 
 
 def test_numbers_do_not_depend_on_the_order_of_hashing():
