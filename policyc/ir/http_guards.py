@@ -167,13 +167,13 @@ def value_reading(fold: bool) -> Reading:
 
 
 def host_reading() -> Reading:
-    """The value of Host: white space around it, `:PORT` and one trailing dot are no part of it; letters are lower-case. `[…]` stands whole. Without an
-    outcome: what has another shape."""
+    """The value of Host: white space around it, `:PORT` and one trailing dot are no part of it; letters are lower-case. `[…]` stands whole. At
+    the end of what has another shape: MALFORMED."""
     lead, body, dot, bracket, in_bracket, bracket_end, port, trail = range(8)
     name, colon, point = DIGITS | ALPHA | _set("-"), _set(":"), _set(".")
     end_of_host = [Edge(colon, port, Op.FREEZE), Edge(OWS, trail, Op.FREEZE)]
     inside = name | colon | point
-    codes = (END, MALFORMED)
+    codes, unsound = (END, MALFORMED), (MALFORMED, MALFORMED)
     lead_edges = [
         Edge(OWS, lead, Op.SKIP),
         Edge(name, body),
@@ -185,14 +185,14 @@ def host_reading() -> Reading:
         GuardState(codes, lead_edges, tag=0),
         GuardState(codes, [Edge(name, body), Edge(point, dot, Op.MARK), *end_of_host], tag=0),
         GuardState(codes, [Edge(name, body), Edge(point, dot, Op.MARK), *end_of_host], tag=0, holds=True),
-        GuardState(codes, [Edge(inside, in_bracket)]),
-        GuardState(codes, [Edge(inside, in_bracket), Edge(_set("]"), bracket_end)]),
+        GuardState(unsound, [Edge(inside, in_bracket)]),
+        GuardState(unsound, [Edge(inside, in_bracket), Edge(_set("]"), bracket_end)]),
         GuardState(codes, end_of_host, tag=0),
         GuardState(codes, [Edge(DIGITS, port, Op.FREEZE), Edge(OWS, trail, Op.FREEZE)], tag=0, holds=True),
         GuardState(codes, [Edge(OWS, trail, Op.FREEZE)], tag=0, holds=True),
     )
     specials = (_set("\r"), ANY_BYTE & ~(inside | OWS | _set("[]\r")))
-    return Reading(Guard(specials, codes, states), raw=LOWER)
+    return Reading(Guard(specials, unsound, states), raw=LOWER)
 
 
 def _token_reading(end: str, empty: str, fold: bool) -> Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from policyc.ir.automata.dfa import Marks
 from policyc.ir.automata.expression import Bytes, Concat, Expression, byte_set, literal
@@ -139,7 +138,6 @@ class _Lowering:
             paths=tuple(map(split, paths)),
             forms=tuple(forms),
             hosts=tuple(map(split, hosts)),
-            host_malformed=len(hosts) - 1,
             headers=self._headers_of(conditions),
             query_key=self._query_key(conditions) if queries else self.skip_query_key,
             queries=self._queries_of(conditions),
@@ -187,7 +185,7 @@ class _Lowering:
         return index, [chosen for chosen, _ in found], [max(form, ORIGIN) for _, form in found]
 
     def _hosts(self, entries: Sequence[HttpEntry]) -> tuple[int, list[Entries]]:
-        """The automaton's index; by class of host the entries. The first class is that of no Host line, the last that of malformed ones."""
+        """The automaton's index; by class of host the entries. The first class is that of no Host line."""
         sources, sets = _sources(entries, lambda e: e.hosts, host_expression)
         any_host = _entries(n for n, e in enumerate(entries) if not e.hosts)
         found: dict[Entries, int] = {}
@@ -195,10 +193,8 @@ class _Lowering:
         def classify(_: int, marks: Marks) -> int:
             return found.setdefault(_union(sets, marks) | any_host, len(found) + 1)
 
-        made = automaton(host_reading(), sources, len(sets), classify, "host")
-        malformed = len(found) + 1
-        outcome = tuple(o or malformed for o in made.outcome)
-        return self.automata.add(replace(made, outcome=outcome)), [any_host, *found, 0]
+        index = self.automata.add(automaton(host_reading(), sources, len(sets), classify, "host"))
+        return index, [any_host, *found]
 
     def _headers_of(self, conditions: Conditions) -> tuple[NamedValues | None, ...]:
         asked = set(conditions.names("header"))

@@ -95,8 +95,8 @@ class Component:
     `methods[m]`, `paths[p]`, `hosts[h]`: the words of entries that accept method number m, a path of class p, a host of class h. Path class 0
     is malformed (dot segments, `//` and the like) and has no words. `forms[p]` is what kind of target a class stands for (`http_guards`: 0 origin, 1
     `*`, 2 absolute, 3 authority); one of form 2 or 3 is malformed, too, unless an entry of the connection's own rules is in `paths[p]`; form 1 stands
-    with OPTIONS only, form 3 with CONNECT only, and CONNECT with it only. Host class 0 stands for no Host line, `host_malformed`
-    for an unsound value (unless the walk ended before with MALFORMED); neither is that of a pattern.
+    with OPTIONS only, form 3 with CONNECT only, and CONNECT with it only. Host class 0 stands for no Host line; a value of
+    an unsound shape ends with MALFORMED, at its CR at the latest.
     `headers[n]` is what is asked of the header number n (None: nothing), for both kinds of numbers: it has 2 * len(`HttpTables.headers`) elements.
     `query_key` reads a query's key (decoded), its outcome is 0 (nobody asks for it) or 1 + index into `queries`; where no entry
     asks for a query it is `HttpTables.skip_query_key`. An empty piece of a query is no key; a bare key has the value "", so
@@ -110,7 +110,6 @@ class Component:
     paths: tuple[tuple[int, ...], ...]
     forms: tuple[int, ...]
     hosts: tuple[tuple[int, ...], ...]
-    host_malformed: int
     headers: tuple[NamedValues | None, ...]
     query_key: int
     queries: tuple[NamedValues, ...]

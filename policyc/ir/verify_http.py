@@ -128,9 +128,6 @@ class _HttpVerifier:
         _check(place, len(component.forms) == len(component.paths), "has not a form for each class of paths")
         _check(place, all(form in FORMS for form in component.forms), "has a form that there is not")
         _check(place, not any(component.paths[0]), "has entries for malformed paths")
-        malformed = component.host_malformed
-        _check(place, 0 < malformed < len(component.hosts), f"class {malformed} of malformed hosts does not exist")
-        _check(place, not any(component.hosts[malformed]), "has entries for malformed hosts")
         self.outcomes(f"{place} path", component.path, len(component.paths))
         self.outcomes(f"{place} host", component.host, len(component.hosts))
         self.outcomes(f"{place} query key", component.query_key, len(component.queries) + 1)

@@ -192,7 +192,6 @@ class HeadMachine:
             self.at = start
             self.expect(self.host == 0)
             _, self.host = self.walk(tables.automata[component.host], escapes=False)
-            self.expect(self.host != component.host_malformed)
         elif number == CONTENT_LENGTH:
             self.expect(not self.lengths and text.isdigit() and len(text) <= 19 and int(text) < 1 << 63)
             self.lengths.append(int(text))
