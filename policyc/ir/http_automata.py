@@ -110,8 +110,10 @@ def _culprit(sources: Sequence[Source], build: Callable[[Sequence[Source]], obje
     """The pattern with which the automaton becomes too large, if those with fewer repetitions are added first."""
     order = sorted(sources, key=lambda s: loops(s.expression))
     low, high = 0, len(order)  # so many are few enough, so many are too many
+    step = 1  # growing: to try too many takes longest
     while high - low > 1:
-        middle = (low + high) // 2
+        middle = min(low + step, (low + high) // 2)
+        step *= 2
         try:
             build(order[:middle])
             low = middle
