@@ -59,7 +59,12 @@ def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
     from policyc.ir.http_lower import lower_http
     from policyc.ir.verify_http import verify_http
 
+    begun = time.perf_counter()
     http = lower_http(policy, {rule.order: rank for rank, rule in enumerate(rank_rules(policy))})
+    seconds = time.perf_counter() - begun
     assert http is not None
     verify_http(http, module.rules)
-    return replace(module, http=http)
+    result = replace(module, http=http)
+    if observer is not None:
+        observer("lower-http", result, seconds)
+    return result
