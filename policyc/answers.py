@@ -43,7 +43,7 @@ End = Literal["open", "closed", "reset"]
 @dataclass(frozen=True)
 class RequestAnswer:
     """What an engine says about one request at one end. `answer`: what the client got in its place. `method`, `path` (without the query) and
-    `host` are as `shown_…` give them. `audit` as in a step. `saw`: what is malformed."""
+    `host` are as `shown_…` and `shown_before` give them. `audit` as in a step. `saw`: what is malformed."""
 
     outcome: Outcome
     answer: Literal["403", "closed"] | None = None
@@ -101,6 +101,22 @@ def shown_path(sent: bytes, length: int) -> str | None:
 
 def shown_host(sent: bytes, length: int) -> str | None:
     return _shown(sent, length, HOST_BYTES)
+
+
+Texts = tuple[str | None, str | None, str | None]
+# How many of method, path and host are shown of a malformed request: those that stand before what is malformed, wherever that was noticed.
+_BEFORE = {
+    **dict.fromkeys((Saw.START_LINE, Saw.TLS, Saw.HEAD_LIMIT, Saw.EARLY_BYTES, Saw.CONFIGURATION), 0),
+    **dict.fromkeys((Saw.HTTP2, Saw.TARGET), 1),
+    **dict.fromkeys((Saw.VERSION, Saw.HEADER_NAME, Saw.HEADER_VALUE, Saw.FOLDED_LINE, Saw.HOST), 2),
+    **dict.fromkeys((Saw.CONTENT_LENGTH, Saw.TRANSFER_ENCODING, Saw.BOTH_LENGTHS), 2),
+}
+
+
+def shown_before(saw: Saw, texts: Texts) -> Texts:
+    """Of a request's method, path and host those that are shown if it is malformed in that way."""
+    method, path, host = (text if at < _BEFORE.get(saw, 3) else None for at, text in enumerate(texts))
+    return method, path, host
 
 
 def _shown(sent: bytes, length: int, most: int) -> str | None:

@@ -10,6 +10,7 @@ from policyc.answers import (
     Outcome,
     RequestAnswer,
     StepAnswer,
+    shown_before,
     shown_host,
     shown_method,
     shown_path,
@@ -51,7 +52,7 @@ def _step_answer(step: Step) -> StepAnswer:
     audit = None if prospective is None else _outcome(prospective)
     isolated_by = step.judgement.isolated_by
     isolation = (step.judgement.tier, isolated_by) if isolated_by else None
-    requests = tuple(map(_request_answer, step.requests))
+    requests = tuple(map(request_answer, step.requests))
     return StepAnswer(step.direction, _outcome(step.judgement), audit, isolation, requests, step.end)
 
 
@@ -59,13 +60,16 @@ def _outcome(judgement: Judgement) -> Outcome:
     return Outcome(judgement.verdict, judgement.reason, judgement.rule)
 
 
-def _request_answer(request: RequestVerdict) -> RequestAnswer:
-    return RequestAnswer(
-        _request_outcome(request),
-        request.answer,
+def request_answer(request: RequestVerdict) -> RequestAnswer:
+    texts = (
         shown_method(request.method, len(request.method)),
         shown_path(request.path, len(request.path)),
         shown_host(request.host, len(request.host)),
+    )
+    return RequestAnswer(
+        _request_outcome(request),
+        request.answer,
+        *shown_before(request.saw, texts),
         None if request.prospective is None else _request_outcome(request.prospective),
         request.saw,
     )

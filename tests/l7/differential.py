@@ -1,0 +1,275 @@
+"""Streams through the reference evaluator and through the programs in this kernel, on real sockets: verdicts, reasons, entries and answers must be equal,
+and the server must read exactly the bytes that the evaluator lets pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from policyc.answers import Outcome, RequestAnswer
+from policyc.artifact.reader import Artifact
+from policyc.codegen.stream_programs import BODY, FORBIDDEN
+from policyc.engine import request_answer
+from policyc.frontend import load
+from policyc.kernel_engine import compile_policy
+from policyc.kernel_requests import Reports
+from policyc.model import Direction, Endpoint, PolicySet, Rule
+from policyc.reference.http import HttpStream
+from policyc.reference.http_head import Head
+from policyc.reference.verdict import Judgement, Traffic, judge
+from policyc.reference.world import Address, World
+from tests.l7 import differential_player as player
+from tests.l7.differential_case import Case, Ground, ground
+from tests.l7.differential_player import Place, Script, Seen, Write
+from tests.l7.place import LOAD, Scene
+
+TCP = 6
+LONG = 16384  # bytes of a write which the kernel may deliver in several buffers
+PATIENCE_S = 120
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"
+CONNECTED = b"HTTP/1.1 200 OK\r\n\r\n"
+
+Compiler = Callable[[PolicySet], Artifact]
+
+
+def checked(text: str) -> PolicySet:
+    """A policy from its text. Raises ValueError where it has errors."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "case.pol"
+        path.write_text(text)
+        found = load([str(path)])
+    if found.policy is None:
+        raise ValueError("\n".join(f"{d.span}: {d.message}" for d in found.diagnostics if d.severity == "error"))
+    return found.policy
+
+
+# --- what should happen -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expected:
+    """`deciding`: the offset of the byte behind which nothing may reach the server."""
+
+    script: Script
+    requests: tuple[RequestAnswer, ...]
+    judgement: Judgement
+    stream: bytes
+    through: int
+    deciding: int
+
+
+def response(head: Head) -> bytes:
+    if head.method == b"CONNECT":
+        return CONNECTED
+    return SWITCHED if head.upgrades else OK
+
+
+def judge_stream(judgement: Judgement) -> HttpStream:
+    return HttpStream(judgement.rules, prospective=judgement.prospective_rules, reason=judgement.reason)
+
+
+def expect(case: Case, port: int, judgement: Judgement) -> Expected:
+    stream = judge_stream(judgement)
+    writes: list[Write] = []
+    verdicts = []
+    through = sent = 0
+    for segment in case.segments:
+        verdicts += stream.feed(segment.data, answered=False)
+        through, sent = sent + stream.passed, sent + len(segment.data)
+        if stream.end == "closed":
+            writes.append(Write(segment.data, through, denied=True))
+            break
+        answer = b""
+        if segment.answered:
+            answer = b"".join(map(response, stream.unanswered))
+            stream.answer()
+        writes.append(Write(segment.data, through, answer))
+    refusal = b""
+    if verdicts and verdicts[-1].answer == "403":
+        refusal = FORBIDDEN if verdicts[-1].method == b"HEAD" else FORBIDDEN + BODY
+    requests = tuple(map(request_answer, verdicts))
+    script = Script(port, tuple(writes), len(requests), refusal)
+    return Expected(script, requests, judgement, case.stream, through, sent)
+
+
+# --- what happened ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Played:
+    """`differences`: a text for each case that differs, by its place among the cases."""
+
+    differences: dict[int, str] = field(default_factory=dict)
+    streams: int = 0
+    requests: int = 0
+    bytes: int = 0
+    answers: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+
+    def add(self, other: Played) -> None:
+        offset = self.streams
+        self.differences |= {offset + at: text for at, text in other.differences.items()}
+        self.streams += other.streams
+        self.requests += other.requests
+        self.bytes += other.bytes
+        self.answers += other.answers
+
+
+def compare(expected: Expected, seen: Seen, reports: Reports, rules: Sequence[Rule], closing: bool) -> str | None:
+    """What differs, or None."""
+    if seen.stuck:
+        return f"stuck {seen.stuck}; {_told(expected, seen, reports, rules) or 'the reports are as they should be'}"
+    told = _told(expected, seen, reports, rules)
+    if told is not None:
+        return told
+    if (bytes_ := _bytes(expected, seen)) is not None:
+        return bytes_
+    script = expected.script
+    answers = b"".join(w.answer for w in script.writes) + script.refusal
+    if seen.received != answers:
+        return f"the client got {seen.received[-200:]!r} ({len(seen.received)}), should be {answers[-200:]!r} ({len(answers)})"
+    denied = bool(script.writes) and script.writes[-1].denied
+    ends = (seen.client_end, seen.server_end)
+    if not denied and ends != ("open", "open"):
+        return f"not denied, but the ends are {ends}"
+    if denied and closing and "open" in ends:
+        return f"denied, but the ends are {ends}"
+    return None
+
+
+def _told(expected: Expected, seen: Seen, reports: Reports, rules: Sequence[Rule]) -> str | None:
+    told = [reports.request(record, rules) for record in seen.events]
+    for number, (one, other) in enumerate(zip(told, expected.requests, strict=False)):
+        if one != other:
+            return f"request {number} is {words(one)}, should be {words(other)}"
+    if len(told) != len(expected.requests):
+        more = told[len(expected.requests) :] or expected.requests[len(told) :]
+        return f"{len(told)} requests instead of {len(expected.requests)}; {words(more[0])}"
+    return None
+
+
+def _bytes(expected: Expected, seen: Seen) -> str | None:
+    read, should = seen.read, expected.stream[: expected.through]
+    if read == should:
+        return None
+    writes = expected.script.writes
+    if writes and writes[-1].denied and expected.stream.startswith(read):
+        # What is malformed may be certain before the evaluator says so, but nothing of an earlier request is kept back.
+        malformed = expected.requests[-1].outcome.reason == "l7-malformed"
+        if malformed and len(read) < expected.through and len(read) >= _begin(expected):
+            return None
+        # What the kernel delivered of a long write before the buffer with the deciding byte may be part of the head.
+        if len(writes[-1].data) > LONG and expected.through <= len(read) < expected.deciding:
+            return None
+    return f"the server read {len(read)} bytes …{read[-60:]!r}, should be {len(should)} …{should[-60:]!r}"
+
+
+def _begin(expected: Expected) -> int:
+    """Where the denied request begins in the stream."""
+    whole = judge_stream(expected.judgement)
+    whole.feed(expected.stream)
+    return whole.passed
+
+
+def words(request: RequestAnswer) -> str:
+    def outcome(o: Outcome) -> str:
+        return f"{o.verdict} {o.reason} {o.ref}"
+
+    audit = "" if request.audit is None else f" audit({outcome(request.audit)})"
+    text = f"{request.method} {request.path} {request.host}"
+    return f"{outcome(request.outcome)} answer={request.answer} saw={request.saw.name} [{text}]{audit}"
+
+
+# --- the kernel ---------------------------------------------------------------------------------------------------------
+
+
+def number_of(text: str) -> Address:
+    address = ip_address(text)
+    return ("6" if address.version == 6 else "4", int(address))
+
+
+class Kernel:
+    """A scene's client and server in one agent; loads policies one after the other."""
+
+    def __init__(self, scene: Scene, version: int = 4, compiler: Compiler = compile_policy) -> None:
+        self.scene, self.version, self.compiler = scene, version, compiler
+        self.agent = scene.agent("web")
+        self._folder = scene.folder / "differential"
+        self._folder.mkdir(exist_ok=True)
+        self._client, self._server = (number_of(scene.address(name, version)) for name in ("web", "api"))
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(name, tuple(number_of(self.scene.address(name, v)) for v in (4, 6)), {"app": name})
+            for name in ("web", "api")
+        ]
+
+    @contextmanager
+    def loaded(self, on: Ground) -> Iterator[Loaded]:
+        policy = checked(on.text)
+        artifact = self.compiler(policy)
+        path = self._folder / "ground.o"
+        path.write_bytes(artifact.object)
+        endpoints = self.scene.endpoints({"api": "cgroup"})
+        self.scene.operator.load(path, "--endpoints", str(endpoints), "--events", "all", name=LOAD)
+        try:
+            pins = self.scene.folder / "bpf" / LOAD
+            places = [self._place(name) for name in ("api", "web")]
+            ends = [self.scene.address(name, self.version) for name in ("api", "web")]
+            self.agent.call(player.open_player, *places, *ends, str(pins / "events"), str(pins / "lost"))
+            world = World(policy, self._endpoints(), ())
+            yield Loaded(self, on, world, Reports(artifact.manifest, artifact.policy))
+        finally:
+            self.agent.call(player.close_player)
+            self.scene.unload()
+
+    def _place(self, name: str) -> Place:
+        return Place(f"/proc/{self.scene.namespace(name).pid}/ns/net", str(self.scene.groups[name]))
+
+
+class Loaded:
+    """A ground in the kernel."""
+
+    def __init__(self, kernel: Kernel, on: Ground, world: World, reports: Reports) -> None:
+        self._kernel, self._ground, self._world, self._reports = kernel, on, world, reports
+        self._judgements: dict[int, Judgement] = {}
+
+    def _judgement(self, port: int) -> Judgement:
+        if port not in self._judgements:
+            subject = self._world.subject(self._kernel._server)
+            assert subject is not None
+            traffic = Traffic(TCP, port)
+            self._judgements[port] = judge(self._world, subject, Direction.INGRESS, self._kernel._client, traffic)
+        return self._judgements[port]
+
+    def play(self, cases: Sequence[Case], closing: bool = False) -> Played:
+        """Cases whose connection is denied are passed over. `closing`: denied ones are waited for until they are closed."""
+        ports = [self._ground.ports[case.rules] for case in cases]
+        judgements = [self._judgement(port) for port in ports]
+        live = [n for n, j in enumerate(judgements) if j.verdict == "allow"]
+        expected = {n: expect(cases[n], ports[n], judgements[n]) for n in live}
+        done = self._kernel.agent.call(player.play, [expected[n].script for n in live], closing, patience=PATIENCE_S)
+        played = Played(streams=len(cases))
+        for n, seen in zip(live, done.seen, strict=True):
+            rules = judgements[n].rules
+            different = compare(expected[n], seen, self._reports, rules, closing)
+            if different is not None:
+                played.differences[n] = f"{cases[n].name}: {different}"
+            played.requests += len(expected[n].requests)
+            played.bytes += len(expected[n].stream)
+            for request in expected[n].requests:
+                played.answers[request.outcome.verdict, request.outcome.reason, request.answer] += 1
+        if done.lost:
+            played.differences.setdefault(0, f"{done.lost} events were lost")
+        return played
+
+
+def play(kernel: Kernel, cases: Sequence[Case], closing: bool = False) -> Played:
+    """With a load of their own."""
+    with kernel.loaded(ground(cases)) as loaded:
+        return loaded.play(cases, closing)
