@@ -64,6 +64,7 @@ def read(f: Function, kind: Context, context: Value, flow: Flow, leaves: bool, h
                     flow.set("sequence", f.swap(f.load(data, I32, l4 + 4)))
                     words = f.shr(f.load(data, I8, l4 + 12), 4)
                     head = f.add(f.shl(f.to(words, I32), 2), header)
+                    flow.set("payload_at", f.add(head, start))
                     flow.set("payload", f.select(f.cmp(">", length, head), f.sub(length, head), I32(0)))
             with udp:
                 refuse(f.ne(protocol, UDP))

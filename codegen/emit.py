@@ -11,7 +11,7 @@ import policyc
 from policyc.artifact import elf, writer
 from policyc.artifact.layout import IdentityLayout
 from policyc.artifact.stream_layout import StreamHook
-from policyc.codegen import backend, budget, match, programs, recent, report, state, stream_programs, takeover
+from policyc.codegen import answers, backend, budget, match, programs, recent, report, state, stream_programs, takeover
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
@@ -62,8 +62,9 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
+    watch = answers.build(module, debug, maps, span) if http is not None else None
     parts = programs.Parts(
-        parsers, matcher, judge, report_function, remember, tables.needs_peer_class, http is not None
+        parsers, matcher, judge, report_function, remember, tables.needs_peer_class, http is not None, watch
     )
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)

@@ -59,7 +59,9 @@ _FIELDS: list[tuple[str, int]] = [
     ("payload", 4),  # bytes of TCP's
     ("stream", 1),  # requests of the connection are judged; 1 + the direction of its first packet once that is known
     ("audit_stream", 1),
-    ("pad", 6),
+    ("answers", 1),  # it may have an answer of a server, to a stream whose cookie stands in `best`
+    ("pad", 1),
+    ("payload_at", 4),  # where in the buffer TCP's payload begins
 ]
 
 

@@ -26,8 +26,9 @@ from policyc.codegen.stream import (
     Mode,
     State,
     Stream,
+    Told,
 )
-from policyc.ir.http_tables import ACTION, Stop
+from policyc.ir.http_tables import ACTION, METHOD_HEAD, Stop
 from policyc.model import Span
 
 STEP_BYTES = 32
@@ -137,7 +138,6 @@ class _Step:
     def _finish(self) -> None:
         """The request has been passed whole."""
         f, s = self.f, self.stream
-        s.add("requests", 1)
         waits = s.has("framing", Framing.SWITCHES)
         s.set("mode", f.select(waits, I8(Mode.UPGRADED), I8(Mode.START)))
 
@@ -519,7 +519,7 @@ class _Step:
 
     def _upgraded(self) -> None:
         f, s = self.f, self.stream
-        with f.if_(s.has("state", State.SWITCHED)):
+        with f.if_(s.has("told", Told.SWITCHED)):
             s.set("mode", Mode.OPAQUE)
             f.leave(self.more)
         f.zero(s.address("content_length"), REQUEST_END - REQUEST_BEGIN)
@@ -636,6 +636,7 @@ class _Step:
         with f.if_(s.has("state", State.OPAQUE)):
             s.set("mode", Mode.OPAQUE)
             f.leave(self.more)
+        self._count()
         with f.if_(s.has("framing", Framing.CHUNKED)):
             s.set("mode", Mode.CHUNK_SIZE)
             s.set("digits", 0)
@@ -645,6 +646,14 @@ class _Step:
             s.set("mode", Mode.BODY)
             f.leave(self.more)
         self._finish()
+
+    def _count(self) -> None:
+        """The request waits for an answer; to HEAD it has no body."""
+        f, s = self.f, self.stream
+        bit = f.shl(I64(1), f.to(f.and_(s.get("begun"), 63), I64))
+        is_head = f.eq(s.get("method"), METHOD_HEAD)
+        s.set("heads", f.select(is_head, f.or_(s.get("heads"), bit), f.and_(s.get("heads"), f.not_(bit))))
+        s.add("begun", 1)
 
     # --- chunks ---------------------------------------------------------------------------------------------------------------
 

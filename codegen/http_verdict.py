@@ -85,7 +85,7 @@ def malformed(f: Function, s: Stream) -> None:
         s.set(prefix + "verdict", 0)
         s.set(prefix + "reason", int(Reason.L7_MALFORMED))
         s.set(prefix + "entry", 0)
-        s.set(prefix + "rule", 0)
+        s.set(prefix + "rule", f.add(s.get(prefix + "rank"), 1))
     with f.if_(f.eq(s.get("rules_length"), 0)):
         by_connection(s, "")
     with f.if_(f.eq(s.get("audit_rules_length"), 0)):
@@ -150,7 +150,7 @@ def _outcome(f: Function, data: HttpData, s: Stream, search: Value, prefix: str)
 
     def is_malformed(saw: Saw) -> None:
         s.set("saw", int(saw))
-        outcome(0, Reason.L7_MALFORMED, 0, 0)
+        outcome(0, Reason.L7_MALFORMED, 0, f.add(s.get(prefix + "rank"), 1))
 
     form = data.forms(
         f, f.add(data.components(f, s.get("component"), COMPONENT_WORDS, ComponentWord.FORMS), f.to(s.get("path"), I32))
@@ -162,7 +162,7 @@ def _outcome(f: Function, data: HttpData, s: Stream, search: Value, prefix: str)
         outcome(0, Reason.L7_ENTRY, entry, rule)
     plain = s.get(prefix + "plain")
     with f.if_(f.both(f.eq(entry, 0), f.eq(plain, 0))):
-        outcome(0, Reason.L7_NO_ENTRY, 0, 0)
+        outcome(0, Reason.L7_NO_ENTRY, 0, f.add(s.get(prefix + "rank"), 1))
     lacking = f.load(search, I32, _NEEDS)
     with f.if_(f.bits(lacking, ENTRY_UPGRADE)):
         is_malformed(Saw.UPGRADE)

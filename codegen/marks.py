@@ -13,7 +13,7 @@ from policyc.codegen.flow import Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
-from policyc.codegen.records import MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS
+from policyc.codegen.records import MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS, MARK_SENT
 from policyc.codegen.stream import OFFSET, Stream
 from policyc.model import Direction
 
@@ -57,7 +57,8 @@ def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
     value = f.slot(ir.ArrayType(I8, MARK.size), "mark")
     f.store(value, cookie, offset=MARK_COOKIE)
     f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
-    f.store(value, 0, I32, MARK_FLAGS)
+    for offset in range(MARK_FLAGS, MARK.size, 4):
+        f.store(value, 0, I32, offset)
 
     def update(family: int, key: Value) -> None:
         result.set(f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST))
@@ -100,13 +101,17 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
     with f.if_(f.is_null(mark)):  # the verifier does not know what `seen` says
         f.leave(denied)
     judged_way = f.eq(f.to(flow.get("direction"), I32), direction)
+    with f.if_(f.both(f.not_(judged_way), f.ne(payload, 0))):
+        flow.set("answers", 1)
+        flow.set("best", f.load(mark, I64, MARK_COOKIE))
+        f.store(mark, f.add(flow.get("sequence"), payload), offset=MARK_SENT)
     flags = flow.get("tcp_flags")
     with f.if_(f.both(judged_way, f.ne(payload, 0), f.bits(flags, TCP_URG))):
         f.leave(denied)  # the program would see one byte more than who reads
     with f.if_(f.both(judged_way, f.eq(direction, int(Direction.EGRESS)), f.ne(payload, 0))):
         _within_ledger(f, maps, flow, mark, denied)
     with f.if_(f.bits(f.load(mark, I32, MARK_FLAGS), MARK_POISONED)):
-        _closing(f, flow, judged_way, direction, done)
+        _closing(f, maps, flow, mark, judged_way, done)
     f.leave(done)
     f.b.position_at_end(denied)
     flow.settle(0, int(Reason.L7_NOT_SEEN))
@@ -116,22 +121,34 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
 
 def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:
     """A client's payload passes up to as many bytes as were approved when it sent them."""
-    cookie = f.slot(I64, "cookie")
-    f.store(cookie, f.load(mark, I64, MARK_COOKIE))
-    stream = f.lookup(maps["streams"], cookie)
-    with f.if_(f.is_null(stream)):
-        f.leave(denied)
-    s = Stream(f, stream)
+    s = _stream(f, maps, mark, denied)
     end = f.sub(f.add(flow.get("sequence"), flow.get("payload")), s.get("base"))
     with f.if_(f.b.icmp_signed("<", f.sub(f.to(s.get("approved"), I32), end), I32(0))):
         f.leave(denied)
 
 
-def _closing(f: Function, flow: Flow, judged_way: Value, direction: Value, done: ir.Block) -> None:
-    """Of a connection that is to end, the judging side's bare acknowledgements are kept back: its keepalive probes stay without an answer."""
-    ours = f.ne(judged_way, f.eq(direction, int(Direction.INGRESS)))  # leaves the socket that is judged
+def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
+    """The record of a mark's stream; leaves to `without` where there is none."""
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, f.load(mark, I64, MARK_COOKIE))
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.leave(without)
+    return Stream(f, pointer)
+
+
+def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value, done: ir.Block) -> None:
+    """Of a connection that is to end, the judged socket's keepalive probes are kept back: bare acknowledgements of the byte before the next. Without
+    an answer it gives up."""
     bare = f.both(f.eq(flow.get("payload"), 0), f.not_(f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)))
-    with f.if_(f.both(ours, bare)):
+    leaves = f.eq(flow.get("direction"), int(Direction.EGRESS))
+    with f.if_(f.not_(f.both(bare, leaves))):
+        f.leave(done)
+    following = f.var(f.load(mark, I32, MARK_SENT))
+    with f.if_(judged_way):
+        s = _stream(f, maps, mark, done)
+        following.set(f.add(s.get("base"), f.to(s.get("approved"), I32)))
+    with f.if_(f.eq(f.add(flow.get("sequence"), 1), following.get())):
         flow.settle(0, int(Reason.L7_NOT_SEEN))
         flow.raise_flag(Flag.TOLD)
-        f.leave(done)
+    f.leave(done)

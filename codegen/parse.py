@@ -236,6 +236,7 @@ def transport(f: Function, reader: Reader, flow: Flow, h: Head, bad: ir.Block) -
                 flow.set("tcp_flags", reader.u8(13))
                 flow.set("sequence", f.swap(reader.raw32(4)))
                 head = f.add(at, f.shl(f.to(f.shr(reader.u8(12), 4), I32), 2))
+                flow.set("payload_at", head)
                 flow.set("payload", f.select(f.cmp(">", h.end.get(), head), f.sub(h.end.get(), head), I32(0)))
             f.leave(ended)
     for number in (ICMP, ICMPV6):

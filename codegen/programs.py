@@ -143,7 +143,8 @@ class Parts:
     report: ir.Function
     remember: ir.Function | None  # None: without connections every packet is judged by itself
     needs_peer: bool
-    has_streams: bool = False
+    has_streams: bool
+    watch: ir.Function | None  # reads a server's answers; None where nothing judges streams
 
 
 def build_program(
@@ -185,6 +186,10 @@ class _ProgramBuilder:
         flow.settle(1, int(Reason.NONE))
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
+        watch = self.parts.watch
+        if watch is not None and traits.context is not Context.XDP:
+            with f.if_(f.both(f.ne(flow.get("answers"), 0), f.ne(flow.get("verdict"), 0))):
+                f.call(watch, self.context, flow.pointer)
         leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()

@@ -43,10 +43,24 @@ _FIELDS: list[tuple[str, int]] = [
     ("audit_rules_length", 2),
     ("rules", 2 * MAX_STREAM_RULES),  # numbers of L7 rules that judge it
     ("audit_rules", 2 * MAX_STREAM_RULES),  # the same with all that is audited in force
-    ("requests", 4),  # that were passed whole
-    ("answered", 4),  # that the server has answered
+    ("begun", 4),  # requests whose heads were passed
+    ("answered", 4),  # requests that the server has answered whole (answers.py)
     ("base", 4),  # sequence number of a client's first byte
-    ("pad", 4),
+    ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
+    ("answer_mode", 1),  # answers.Awaits
+    ("told", 1),  # by the server's answers: Told bits, which only packet programs write
+    ("carried", 1),  # the request at hand began in an earlier buffer
+    ("pad", 1),
+    # While a packet's answers are read (answers.py): here and not on the stack, where the verifier would follow each value.
+    ("watch_at", 4),
+    ("watch_end", 4),
+    ("watch_phase", 1),
+    ("watch_has_length", 1),
+    ("watch_chunked", 1),
+    ("watch_ended", 1),
+    ("watch_status", 4),
+    ("watch_length", 4),
+    ("heads", 8),  # of the last 64 requests, by number: whether they get an answer without a body
     ("approved", 8),  # bytes of a client that were let out
     # The buffer at hand.
     ("length", 4),  # bytes
@@ -102,11 +116,17 @@ _FIELDS: list[tuple[str, int]] = [
 class State(IntEnum):
     POISONED = 1  # nothing more of it is let through
     MUST_MATCH = 2  # its rules have to be found anew before the request at hand is judged
-    SWITCHED = 4  # the server answered an Upgrade: the rest is opaque
+    FILLS = 4  # what a client sent last are bytes of ours
     OTHER_SLOT = 8  # the program of the other slot judges the request at hand
     TOO_MANY = 16  # more rules than there is room for
     OPAQUE = 32  # its connection needs no judging any more
     CLOSED = 64  # its socket was told to close
+    ENDED = 128  # nothing of what a client sends is read any more
+
+
+class Told(IntEnum):
+    SWITCHED = 1  # an Upgrade was accepted: the rest is opaque
+    REFUSED = 2  # a request was answered before its body was sent
 
 
 class Mode(IntEnum):

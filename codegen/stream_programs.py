@@ -13,14 +13,14 @@ from policyc.artifact.layout import State as LoadState
 from policyc.artifact.stream_layout import STREAM_SECTIONS, STREAM_SIZE, Answer, Saw, StreamHook
 from policyc.codegen import http, http_verdict, stream_report, stream_rules
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.http_data import HttpData
 from policyc.codegen.maps import Maps
 from policyc.codegen.marks import poison_mark
 from policyc.codegen.match import Matcher
 from policyc.codegen.records import CONFIG_FLAGS, CONFIG_GENERATION, CONFIG_LOAD, CONFIG_STATE
 from policyc.codegen.rodata import Data, Rodata
-from policyc.codegen.stream import WINDOW_BYTES, Framing, Mode, State, Stream, debug_type
+from policyc.codegen.stream import WINDOW_BYTES, Framing, Mode, State, Stream, Told, debug_type
 from policyc.codegen.stream_rules import Found
 from policyc.ir.http_tables import METHOD_HEAD
 from policyc.model import Span
@@ -29,6 +29,7 @@ SK_DROP, SK_PASS = 0, 1
 F_INGRESS = 1  # BPF_F_INGRESS of redirections
 SKB_LEN = 0
 MSG_DATA, MSG_DATA_END, MSG_SIZE, MSG_SK = 0, 8, 68, 72  # struct sk_msg_md
+FILLER = b"\r\n"  # an empty line before a request, which servers pass over (RFC 9112, section 2.2)
 MOST_STEPS = 1 << 20  # of one buffer: a step reads at least a byte, most read many
 BODY = b"Denied by network policy.\n"
 FORBIDDEN = (
@@ -100,7 +101,7 @@ def _build_denied(module: ir.Module, debug: DebugInfo, maps: Maps, report: ir.Fu
         f.ret(1)
     s.raise_("state", State.POISONED)
     # Only where no earlier answer can be under way the client takes ours for this request's.
-    sound = f.both(f.eq(s.get("requests"), s.get("answered")), f.cmp("<=", s.get("mode"), Mode.HEAD_END))
+    sound = f.both(f.eq(s.get("begun"), s.get("answered")), f.cmp("<=", s.get("mode"), Mode.HEAD_END))
     sound = f.both(sound, f.not_(s.has("framing", Framing.TRAILERS)))
     s.set("answer", f.select(sound, I8(Answer.FORBIDDEN), I8(Answer.CLOSED)))
     f.call(report, s.pointer)
@@ -209,8 +210,13 @@ def build_verdict(
         f.ret(SK_PASS)
     end = f.b.append_basic_block("end")
     with f.if_(s.has("state", State.POISONED)):
-        f.ret(SK_DROP)
+        if arrives:
+            f.ret(SK_DROP)
+        else:
+            _end_by_msg(f, maps, s)
     s.set("length", length)
+    with f.if_(f.eq(s.get("position"), 0)):
+        s.set("carried", f.to(f.ne(s.get("mode"), Mode.START), I8))
     _look_for_changes(f, maps, s, end)
     slot = http.context_slot(f, f.args[0], s.pointer)
     f.repeat(MOST_STEPS, step, slot)
@@ -252,6 +258,11 @@ def _look_for_changes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None
         present = f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8)
         with f.if_(f.ne(present, s.get("slot"))):
             s.raise_("state", State.OTHER_SLOT)
+    with f.if_(s.has("told", Told.REFUSED)):
+        s.set("saw", int(Saw.EARLY_BYTES))
+        s.raise_("state", State.POISONED)
+        s.set("answer", int(Answer.CLOSED))
+        f.leave(end)
     begun = f.ne(s.get("mode"), Mode.START)
     with f.if_(f.both(begun, f.ne(s.get("load"), f.load(config, I32, CONFIG_LOAD)))):
         s.set("saw", int(Saw.CONFIGURATION))
@@ -279,6 +290,8 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
         f.ret(SK_PASS)
     before = s.get("request_at")
     with f.if_(f.ne(before, 0)):
+        s.set("request_at", 0)
+        s.set("carried", 0)
         if arrives:
             with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, before, 0), 0)):
                 f.ret(SK_DROP)
@@ -286,26 +299,19 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
             s.set("approved", f.add(s.get("approved"), f.to(before, I64)))
             f.helper(Helper.MSG_APPLY_BYTES, context, before)
         f.ret(SK_PASS)
-    with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
-        length = f.var(len(FORBIDDEN) + len(BODY), I32)
-        with f.if_(f.eq(s.get("method"), METHOD_HEAD)):
-            length.set(len(FORBIDDEN))
-        cookie = f.slot(I64, "own_cookie")
-        if arrives:
+    if arrives:
+        with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
+            cookie = f.slot(I64, "own_cookie")
             f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
-            _answer_by_skb(f, maps, parts, length.get(), cookie)
-        else:
-            socket = f.b.load(f.at_offset(context, MSG_SK), typ=PTR)
-            with f.if_(f.is_null(socket)):
-                f.ret(SK_DROP)
-            known = f.helper(
-                Helper.SK_STORAGE_GET, maps["socket_stream"], socket, ir.Constant(PTR, None), 0, result=PTR
-            )
-            with f.if_(f.is_null(known)):
-                f.ret(SK_DROP)
-            f.store(cookie, f.load(known, I64))
-            _answer_by_msg(f, maps, s, length.get(), cookie)
-    f.ret(SK_DROP)
+            _answer_by_skb(f, maps, parts, _answer_length(f, s), cookie)
+        f.ret(SK_DROP)
+    else:
+        _end_by_msg(f, maps, s)
+
+
+def _answer_length(f: Function, s: Stream) -> Value:
+    """Bytes of the refusal; to HEAD it has no body."""
+    return f.select(f.eq(s.get("method"), METHOD_HEAD), I32(len(FORBIDDEN)), I32(len(FORBIDDEN) + len(BODY)))
 
 
 def _answer_by_skb(f: Function, maps: Maps, parts: StreamParts, length: Value, cookie: Value) -> None:
@@ -320,36 +326,61 @@ def _answer_by_skb(f: Function, maps: Maps, parts: StreamParts, length: Value, c
     f.ret(f.to(f.helper(Helper.SK_REDIRECT_HASH, context, maps["streams_in"], cookie, 0), I32))
 
 
-def _answer_by_msg(f: Function, maps: Maps, s: Stream, length: Value, cookie: Value) -> None:
-    """The message becomes the answer, and goes to those who read from the socket that sends it."""
+def _end_by_msg(f: Function, maps: Maps, s: Stream) -> None:
+    """The message becomes FILLER, which goes to the server in its place, so that what acknowledges it has the socket close (takeover.py), and
+    behind that the refusal, which goes to those who read from the socket that sends it."""
     context = f.args[0]
-    size = s.get("length")
-    with f.if_else(f.cmp("<", size, length)) as (short, other):
+    with f.if_(s.has("state", State.ENDED)):
+        f.ret(SK_DROP)
+    with f.if_(s.has("state", State.FILLS)):
+        s.raise_("state", State.ENDED)
+        _to_reader(f, maps)
+    s.raise_("state", State.FILLS)
+    length = f.var(0, I32)
+    with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
+        length.set(_answer_length(f, s))
+    size, wanted = f.load(context, I32, MSG_SIZE), f.add(length.get(), len(FILLER))
+    with f.if_else(f.cmp("<", size, wanted)) as (short, other):
         with short:
-            failed = f.helper(Helper.MSG_PUSH_DATA, context, I32(0), f.sub(length, size), 0)
+            failed = f.helper(Helper.MSG_PUSH_DATA, context, I32(0), f.sub(wanted, size), 0)
             with f.if_(f.ne(failed, 0)):
                 f.ret(SK_DROP)
-        with other, f.if_(f.cmp(">", size, length)):
-            failed = f.helper(Helper.MSG_POP_DATA, context, length, f.sub(size, length), 0)
+        with other, f.if_(f.cmp(">", size, wanted)):
+            failed = f.helper(Helper.MSG_POP_DATA, context, wanted, f.sub(size, wanted), 0)
             with f.if_(f.ne(failed, 0)):
                 f.ret(SK_DROP)
-    with f.if_(f.ne(f.helper(Helper.MSG_PULL_DATA, context, I32(0), length, 0), 0)):
+    with f.if_(f.ne(f.helper(Helper.MSG_PULL_DATA, context, I32(0), wanted, 0), 0)):
         f.ret(SK_DROP)
     data, end = (f.b.load(f.at_offset(context, at), typ=PTR) for at in (MSG_DATA, MSG_DATA_END))
-    text = FORBIDDEN + BODY
-    with f.if_(f.cmp(">", f.at_offset(data, len(FORBIDDEN)), end)):
+    with f.if_(f.cmp(">", f.at_offset(data, len(FILLER)), end)):
         f.ret(SK_DROP)
-    _write(f, data, FORBIDDEN, 0)
-    with f.if_(f.eq(length, len(text))):
-        with f.if_(f.cmp(">", f.at_offset(data, len(text)), end)):
-            f.ret(SK_DROP)
-        _write(f, data, BODY, len(FORBIDDEN))
+    # Where the server has a part of the request, nothing that could be its end.
+    f.store(data, f.select(f.ne(s.get("carried"), 0), I16(0), I16(int.from_bytes(FILLER, "little"))))
+    for text in (FORBIDDEN, FORBIDDEN + BODY):
+        with f.if_(f.eq(length.get(), len(text))):
+            with f.if_(f.cmp(">", f.at_offset(data, len(FILLER) + len(text)), end)):
+                f.ret(SK_DROP)
+            for i, byte in enumerate(text):
+                f.store(data, byte, I8, len(FILLER) + i)
+    with f.if_(f.eq(length.get(), 0)):
+        s.raise_("state", State.ENDED)
+    s.set("approved", f.add(s.get("approved"), len(FILLER)))
+    f.helper(Helper.MSG_APPLY_BYTES, context, I32(len(FILLER)))
+    f.ret(SK_PASS)
+
+
+def _to_reader(f: Function, maps: Maps) -> None:
+    """Hands the message to those who read from the socket that sends it."""
+    context = f.args[0]
+    cookie = f.slot(I64, "own_cookie")
+    socket = f.b.load(f.at_offset(context, MSG_SK), typ=PTR)
+    with f.if_(f.is_null(socket)):
+        f.ret(SK_DROP)
+    known = f.helper(Helper.SK_STORAGE_GET, maps["socket_stream"], socket, ir.Constant(PTR, None), 0, result=PTR)
+    with f.if_(f.is_null(known)):
+        f.ret(SK_DROP)
+    f.store(cookie, f.load(known, I64))
     f.ret(f.to(f.helper(Helper.MSG_REDIRECT_HASH, context, maps["streams_out"], cookie, F_INGRESS), I32))
-
-
-def _write(f: Function, data: Value, text: bytes, at: int) -> None:
-    for i, byte in enumerate(text):
-        f.store(data, byte, I8, at + i)
 
 
 def _fill_from_skb(f: Function, context: Value, s: Stream, position: Value, n: Value) -> None:

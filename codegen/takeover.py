@@ -21,8 +21,8 @@ from policyc.model import Direction, Span
 ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT = 4, 5, 10, 12  # BPF_SOCK_OPS_*, linux/bpf.h
 CALL_STATE, CALL_RTT = 4, 8  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG
 # struct bpf_sock_ops
-OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, SND_NXT, SOCKET = (
-    0, 4, 20, 24, 28, 32, 48, 64, 68, 104, 184,
+OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, RCV_NXT, SND_NXT, SOCKET = (
+    0, 4, 20, 24, 28, 32, 48, 64, 68, 100, 104, 184,
 )  # fmt: skip
 # The word of the context that programs may write, and that those of one event share: the nearest cgroup's program has run, and its subject.
 REPLY, NEAREST = ARGS, 1 << 31
@@ -116,6 +116,7 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     with f.if_(f.ne(f.call(parts.match, s.pointer), int(Found.STREAM))):
         f.leave(forget)
     sockets = maps["streams_in"]
+    s.set("answer_at", f.load(context, I32, SND_NXT if direction is Direction.INGRESS else RCV_NXT))
     if direction is Direction.EGRESS:
         sockets = maps["streams_out"]
         s.set("base", f.load(context, I32, SND_NXT))

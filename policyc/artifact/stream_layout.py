@@ -28,13 +28,14 @@ STREAM_SECTIONS = {
 COOKIE = struct.Struct("<Q")  # a socket's cookie
 CGROUP_STORAGE_KEY = struct.Struct("<Q")  # cgroup id, for all attach types
 CGROUP_SUBJECT = struct.Struct("<Q")  # the endpoint index of the cgroup that the program is attached to (0: none)
-# A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags.
-MARK = struct.Struct("<QII")
+# A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags, and, where it is
+# the server's that is judged, the sequence number behind what that sent last.
+MARK = struct.Struct("<QIIII")
 MARK_POISONED = 1  # a request was denied: the connection is being closed
 # Of a client's socket (sk_storage): its own cookie, by which sk_msg finds the stream.
 SOCKET_STREAM = struct.Struct("<Q")
 
-STREAM_SIZE = 704  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
+STREAM_SIZE = 720  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
 STREAM_ENTRIES = 16384
 MAX_STREAM_RULES = 12  # L7 rules of one level that may judge one connection; more: denied (`table-full`)
 

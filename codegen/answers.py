@@ -1,0 +1,292 @@
+"""Watching a server's answers in the packet programs: how many requests of a stream are answered whole, so that a refusal of ours is taken for the
+answer to the right request; whether an Upgrade was accepted; whether a request was refused before its body.
+
+Only heads and the heads of chunks are read, where they are expected by sequence number; bodies are passed over. What cannot be followed (a head over several packets, an
+answer that ends with the connection) is given up for good: from then on a denied request ends the connection without an answer.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from llvmlite import ir
+
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import Flow, debug_type
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.http import ONES, context_slot, spilled
+from policyc.codegen.maps import Maps
+from policyc.codegen.stream import Framing, Mode, Stream, Told
+from policyc.ir.http_tables import METHOD_CONNECT
+from policyc.model import Span
+
+PIECE = 32  # bytes read at once
+MOST_PIECES = 128  # of one packet
+LONGEST = 1 << 30  # bytes of a body or chunk; sequence numbers wrap
+CR, LF, SPACE = 13, 10, 32
+
+
+class Awaits(IntEnum):
+    """`answer_mode`: what begins at `answer_at`."""
+
+    HEAD = 0
+    END = 1  # of a body whose length is known
+    CHUNK = 2
+    LOST = 3  # nobody knows
+
+
+class _Phase(IntEnum):
+    FIRST_LINE = 0
+    LINE = 1
+    WITHIN_LINE = 2
+    CHUNK = 3
+
+
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
+    """watch(ctx, flow): reads what a packet (an skb) has of its server's answers; the flow record has the cookie of the stream in `best`."""
+    step = _build_step(module, debug, span)
+    # The kernel knows the context of a global function by the name of its type.
+    args = [("ctx", PTR, debug.pointer(debug.struct("__sk_buff", [], 0))), ("flow", PTR, debug_type(debug))]
+    f = Function(module, debug, "watch", args, span)
+    with f.if_(f.is_null(f.args[1])):
+        f.ret(0)
+    flow = Flow(f, f.args[1])
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, flow.get("best"))
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.ret(0)
+    s = Stream(f, pointer)
+    mode = s.get("answer_mode")
+    with f.if_(f.eq(mode, Awaits.LOST)):
+        f.ret(0)
+    payload = flow.get("payload")
+    ahead = f.sub(s.get("answer_at"), flow.get("sequence"))
+    # Beyond this packet, or before it (a packet was lost on its way here).
+    with f.if_(f.cmp(">", ahead, payload)):
+        f.ret(0)
+    with f.if_(f.eq(mode, Awaits.END)):
+        s.add("answered", 1)
+        s.set("answer_mode", Awaits.HEAD)
+        with f.if_(f.eq(ahead, payload)):
+            f.ret(0)
+    begins = flow.get("payload_at")
+    s.set("watch_at", f.add(begins, ahead))
+    s.set("watch_end", f.add(begins, payload))
+    chunk = f.eq(s.get("answer_mode"), Awaits.CHUNK)
+    s.set("watch_phase", f.select(chunk, I8(_Phase.CHUNK), I8(_Phase.FIRST_LINE)))
+    # Without an end in this packet it is lost; what ends in it, or beyond it, says so.
+    s.set("answer_mode", Awaits.LOST)
+    f.repeat(MOST_PIECES, step, context_slot(f, f.args[0], pointer))
+    with f.if_(f.ne(s.get("answer_mode"), Awaits.LOST)):
+        s.set("answer_at", f.add(flow.get("sequence"), f.sub(s.get("watch_at"), begins)))
+    return f.close()
+
+
+def _build_step(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
+    """watch_step(index, slot): reads a piece; 1 where nothing is left to read."""
+    args = [("index", I32, debug.u32), ("slot", PTR, debug.pointer(debug.byte_record("step", 16)))]
+    f = Function(module, debug, "watch_step", args, span, static=True)
+    _Step(f).build()
+    return f.close()
+
+
+class _Step:
+    def __init__(self, f: Function) -> None:
+        self.f, self.slot = f, f.args[1]
+        self.context, self.s = spilled(f, self.slot, 0), Stream(f, spilled(f, self.slot, 1))
+        self.piece = f.slot(ir.ArrayType(I8, PIECE), "piece")
+
+    def build(self) -> None:
+        f, s = self.f, self.s
+        with f.if_(f.cmp(">=", s.get("watch_at"), s.get("watch_end"))):
+            # Only between two answers, or two chunks, may a packet end.
+            phase = s.get("watch_phase")
+            with f.if_(f.eq(phase, _Phase.FIRST_LINE)):
+                s.set("answer_mode", Awaits.HEAD)
+            with f.if_(f.eq(phase, _Phase.CHUNK)):
+                s.set("answer_mode", Awaits.CHUNK)
+            f.ret(1)
+        self._read()
+        with f.if_(f.eq(s.get("watch_phase"), _Phase.FIRST_LINE)):
+            self._first_line()
+        with f.if_(f.eq(s.get("watch_phase"), _Phase.CHUNK)):
+            self._chunk()
+        with f.if_(f.eq(s.get("watch_phase"), _Phase.LINE)):
+            self._line()
+        self._rest_of_line()
+
+    def _read(self) -> None:
+        """Up to PIECE bytes, zeros behind them."""
+        f = self.f
+        f.zero(self.piece, PIECE)
+        n = f.var(f.sub(self.s.get("watch_end"), self.s.get("watch_at")))
+        with f.if_(f.cmp(">", n.get(), PIECE)):
+            n.set(PIECE)
+        with f.if_(f.eq(n.get(), 0)):
+            f.ret(1)
+        failed = f.helper(Helper.SKB_LOAD_BYTES, self.context, self.s.get("watch_at"), self.piece, n.get())
+        with f.if_(f.ne(failed, 0)):
+            f.ret(1)
+
+    def _byte(self, at: int) -> Value:
+        return self.f.load(self.piece, I8, at)
+
+    def _begins_with(self, text: bytes, at: int = 0) -> Value:
+        """Whether the piece has the letters, of either case."""
+        f = self.f
+        return f.both(*(f.eq(f.or_(self._byte(at + i), 0x20), b | 0x20) for i, b in enumerate(text)))
+
+    def _newline(self) -> Value:
+        """Where the piece has its first LF (i32), PIECE if nowhere."""
+        f = self.f
+        found = f.var(PIECE, I32)
+        done = f.b.append_basic_block("newline")
+        for word in range(PIECE // 8):
+            x = f.xor(f.load(self.piece, I64, 8 * word), LF * ONES)
+            hits = f.and_(f.and_(f.sub(x, ONES), f.not_(x)), 0x80 * ONES)
+            with f.if_(f.ne(hits, 0)):
+                place = f.shr(f.b.cttz(hits, ir.Constant(ir.IntType(1), 1)), 3)
+                found.set(f.add(f.to(place, I32), 8 * word))
+                f.leave(done)
+        f.leave(done)
+        f.b.position_at_end(done)
+        return found.get()
+
+    def _advance(self, n: Value) -> None:
+        self.s.set("watch_at", self.f.add(self.s.get("watch_at"), n))
+
+    def _first_line(self) -> None:
+        f, s = self.f, self.s
+        # Bytes that nobody asked for, or no answer.
+        with f.if_(f.either(f.eq(s.get("begun"), s.get("answered")), f.not_(self._begins_with(b"HTTP/1.")))):
+            f.ret(1)
+        digits = [f.to(f.sub(self._byte(9 + i), ord("0")), I32) for i in range(3)]
+        with f.if_(f.either(*(f.cmp(">", d, 9) for d in digits))):
+            f.ret(1)
+        s.set("watch_status", f.add(f.add(f.mul(digits[0], 100), f.mul(digits[1], 10)), digits[2]))
+        for name in ("watch_has_length", "watch_chunked", "watch_length"):
+            s.set(name, 0)
+        s.set("watch_phase", _Phase.WITHIN_LINE)
+
+    def _rest_of_line(self) -> None:
+        f = self.f
+        place = self._newline()
+        with f.if_(f.eq(place, PIECE)):
+            self._advance(PIECE)
+            f.ret(0)
+        self.s.set("watch_phase", _Phase.LINE)
+        self._advance(f.add(place, 1))
+        f.ret(0)
+
+    def _line(self) -> None:
+        f = self.f
+        with f.if_(f.both(f.eq(self._byte(0), CR), f.eq(self._byte(1), LF))):
+            self._advance(2)
+            self._head_ended()
+        with f.if_(self._begins_with(b"content-length:")):
+            self._content_length()
+        with f.if_(self._begins_with(b"transfer-encoding:")):
+            self.s.set("watch_chunked", 1)
+        self.s.set("watch_phase", _Phase.WITHIN_LINE)
+
+    def _content_length(self) -> None:
+        """Its digits stand in the piece, or the answer cannot be followed."""
+        f, s = self.f, self.s
+        s.set("watch_length", 0)
+        s.set("watch_ended", 0)  # 1: by the end of the line, 2: by something else
+        for at in range(len(b"content-length:"), PIECE):
+            byte = self._byte(at)
+            digit = f.to(f.sub(byte, ord("0")), I32)
+            with f.if_(f.eq(s.get("watch_ended"), 0)), f.if_else(f.cmp("<=", digit, 9)) as (more, other):
+                with more:
+                    with f.if_(f.cmp(">", s.get("watch_length"), LONGEST // 10 - 1)):
+                        s.set("watch_ended", 2)
+                    s.set("watch_length", f.add(f.mul(s.get("watch_length"), 10), digit))
+                with other, f.if_(f.ne(byte, SPACE)):
+                    s.set("watch_ended", f.select(f.eq(byte, CR), I8(1), I8(2)))
+        with f.if_(f.either(f.ne(s.get("watch_ended"), 1), f.ne(s.get("watch_has_length"), 0))):
+            f.ret(1)
+        s.set("watch_has_length", 1)
+        s.set("watch_length", s.get("watch_length"))
+
+    def _head_ended(self) -> None:
+        f, s = self.f, self.s
+        status = s.get("watch_status")
+        is_connect = f.eq(s.get("method"), METHOD_CONNECT)
+        accepted = f.either(f.eq(status, 101), f.both(is_connect, f.cmp(">=", status, 200), f.cmp("<", status, 300)))
+        with f.if_(f.both(accepted, f.eq(s.get("mode"), Mode.UPGRADED))):
+            s.raise_("told", Told.SWITCHED)
+            f.ret(1)
+        with f.if_(f.cmp("<", status, 200)):
+            s.set("watch_phase", _Phase.FIRST_LINE)
+            f.ret(0)
+        self._refused_early()
+        bit = f.and_(f.shr(s.get("heads"), f.to(f.and_(s.get("answered"), 63), I64)), 1)
+        bodyless = f.either(f.eq(status, 204), f.eq(status, 304), f.ne(bit, 0))
+        with f.if_(bodyless):
+            self._answered()
+        with f.if_(f.ne(s.get("watch_chunked"), 0)):
+            s.set("watch_phase", _Phase.CHUNK)
+            f.ret(0)
+        with f.if_(f.eq(s.get("watch_has_length"), 0)):  # ends with the connection
+            f.ret(1)
+        ends = f.add(s.get("watch_at"), s.get("watch_length"))
+        s.set("watch_at", ends)
+        with f.if_(f.cmp("<=", ends, s.get("watch_end"))):
+            self._answered()
+        s.set("answer_mode", Awaits.END)
+        f.ret(1)
+
+    def _refused_early(self) -> None:
+        """A client that asked whether it may send its body got its final answer before: nobody knows whether what follows is the body or a request."""
+        f, s = self.f, self.s
+        mode = s.get("mode")
+        unfinished = f.both(
+            f.cmp(">", mode, Mode.HEAD_END), f.ne(mode, Mode.UPGRADED), f.ne(mode, Mode.OPAQUE),
+            s.has("framing", Framing.EXPECT), f.eq(f.sub(s.get("begun"), s.get("answered")), 1),
+        )  # fmt: skip
+        with f.if_(unfinished):
+            s.raise_("told", Told.REFUSED)
+
+    def _answered(self) -> None:
+        self.s.add("answered", 1)
+        self.s.set("watch_phase", _Phase.FIRST_LINE)
+        self.f.ret(0)
+
+    def _chunk(self) -> None:
+        f, s = self.f, self.s
+        place = self._newline()
+        s.set("watch_length", 0)
+        s.set("watch_ended", 0)  # number of digits + 1
+        for at in range(9):
+            byte = self._byte(at)
+            digit = f.to(f.sub(byte, ord("0")), I32)
+            letter = f.to(f.sub(f.or_(byte, 0x20), ord("a")), I32)
+            value = f.select(f.cmp("<=", digit, 9), digit, f.add(letter, 10))
+            with f.if_(f.eq(s.get("watch_ended"), 0)), f.if_else(f.cmp("<", value, 16)) as (more, end):
+                with more:
+                    s.set("watch_length", f.or_(f.shl(s.get("watch_length"), 4), value))
+                with end:
+                    s.set("watch_ended", I8(at + 1))
+        size = s.get("watch_length")
+        unsound = f.either(f.eq(place, PIECE), f.cmp("<", s.get("watch_ended"), 2), f.cmp(">", size, LONGEST))
+        with f.if_(f.either(unsound, f.cmp(">", f.to(s.get("watch_ended"), I32), f.add(place, 1)))):
+            f.ret(1)
+        begins = f.add(s.get("watch_at"), f.add(place, 1))
+        with f.if_(f.eq(size, 0)):
+            # The empty line follows in the same packet, or trailers, which are not followed.
+            with f.if_(f.cmp(">", f.add(begins, 2), s.get("watch_end"))):
+                f.ret(1)
+            with f.if_(f.ne(f.helper(Helper.SKB_LOAD_BYTES, self.context, begins, self.piece, I32(2)), 0)):
+                f.ret(1)
+            with f.if_(f.ne(f.load(self.piece, I16), LF << 8 | CR)):
+                f.ret(1)
+            s.set("watch_at", f.add(begins, 2))
+            self._answered()
+        ends = f.add(begins, f.add(size, 2))
+        s.set("watch_at", ends)
+        with f.if_(f.cmp(">", ends, s.get("watch_end"))):
+            s.set("answer_mode", Awaits.CHUNK)
+            f.ret(1)
+        f.ret(0)
