@@ -64,7 +64,6 @@ def build(policy: PolicySet, *, observer: Observer | None = None) -> Tables:
     seconds = time.perf_counter() - begun
     assert http is not None
     verify_http(http, module.rules)
-    result = replace(module, http=http)
     if observer is not None:
-        observer("lower-http", result, seconds)
-    return result
+        observer("lower-http", module, seconds)  # HTTP tables have no text form
+    return replace(module, http=http)
