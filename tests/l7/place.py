@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,8 +50,7 @@ class Groups:
     NAMES = (*HOMES, "outside")
 
     def __init__(self) -> None:
-        self._mount = mount_point()
-        self.top = self._mount / f"policyc-l7-{os.getpid()}-{next(_numbers)}"
+        self.top = mount_point() / f"policyc-l7-{os.getpid()}-{next(_numbers)}"
         for name in self.NAMES:
             (self.top / name).mkdir(parents=True)
 
@@ -58,20 +58,18 @@ class Groups:
         return self.top / name
 
     def close(self) -> None:
-        """What still runs in them is moved to where this process is."""
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        home = self._mount / own[3:].lstrip("/") / "cgroup.procs"
+        """Ends what still runs in them: workers whose master was killed, for one."""
         for folder in [*(self.top / name for name in self.NAMES), self.top]:
             if not folder.exists():
                 continue
             for process in (folder / "cgroup.procs").read_text().split():
-                _ignoring_gone(home, process)
+                _kill(int(process))
             _remove(folder)
 
 
-def _ignoring_gone(home: Path, process: str) -> None:
+def _kill(pid: int) -> None:
     try:
-        home.write_text(process)
+        os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
 
@@ -225,8 +223,13 @@ class Scene:
             agent.close()
         self.agents.clear()
         for process in self._processes:
-            process.kill()
-            process.wait()
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self._processes.clear()
 
     def close(self) -> None:
