@@ -28,11 +28,12 @@ from policyc.codegen.stream import (
     Stream,
     Told,
 )
-from policyc.ir.http_tables import ACTION, METHOD_HEAD, Stop
+from policyc.ir.http_tables import ACTION, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, Stop
 from policyc.model import Span
 
 STEP_BYTES = 32
 MORE = ACTION - 1  # instead of a Stop: the walk has not ended
+ASTERISK, AUTHORITY = 1, 3  # Component.forms
 HOST, LENGTH, ENCODING, UPGRADE, EXPECT = 1, 2, 3, 5, 6  # header numbers (FIXED_HEADERS)
 TAB, LF, CR, SPACE, PERCENT = 9, 10, 13, 32, 37
 TLS_HANDSHAKE = 0x16
@@ -266,10 +267,10 @@ class _Step:
         with f.if_(f.both(preface, f.either(f.eq(mode, Mode.PATH), f.eq(mode, Mode.VERSION)))):
             self.malformed(Saw.HTTP2)
         folded = f.both(f.eq(s.get("at"), self._start(self.data.http.name)), self._is_blank(self._last_byte()))
-        with f.if_(f.both(f.eq(mode, Mode.NAME), folded)):
-            self.malformed(Saw.FOLDED_LINE)
         with f.if_(f.both(f.eq(mode, Mode.NAME), s.has("framing", Framing.TRAILERS))):
             self.malformed(Saw.TRAILER)
+        with f.if_(f.both(f.eq(mode, Mode.NAME), folded)):
+            self.malformed(Saw.FOLDED_LINE)
         with f.if_(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST))):
             self.malformed(Saw.HOST)
         saws = {
@@ -283,6 +284,11 @@ class _Step:
 
     def _start(self, automaton: int) -> Value:
         return self.f.to(self.data.automata(self.f, automaton, 4, AutomatonWord.START), I16)
+
+    def _start_at(self) -> Value:
+        """The start state (i16) of the automaton at hand."""
+        f = self.f
+        return f.to(self.data.automata(f, f.to(self.stream.get("automaton"), I32), 4, AutomatonWord.START), I16)
 
     def _last_byte(self) -> Value:
         """The byte that was consumed last."""
@@ -313,11 +319,22 @@ class _Step:
                 self.malformed(Saw.HTTP2)
             self.malformed(Saw.TARGET)
         s.set("path", self.outcome)
+        self._form()
         with f.if_else(f.eq(self.stop, Stop.QUERY)) as (query, end):
             with query:
                 self._next_key()
             with end:
                 self._to_version()
+
+    def _form(self) -> None:
+        """`*` stands with OPTIONS only, authority form and CONNECT with each other."""
+        f, s = self.f, self.stream
+        at = f.add(self._component(ComponentWord.FORMS), f.to(s.get("path"), I32))
+        form, method = self.data.forms(f, at), s.get("method")
+        stray = f.both(f.eq(form, ASTERISK), f.ne(method, METHOD_OPTIONS))
+        other = f.ne(f.to(f.eq(form, AUTHORITY), I8), f.to(f.eq(method, METHOD_CONNECT), I8))
+        with f.if_(f.either(stray, other)):
+            self.malformed(Saw.TARGET)
 
     def _to_version(self) -> None:
         self.stream.set("mode", Mode.VERSION)
@@ -344,7 +361,8 @@ class _Step:
             automaton = data.named(f, named, 4, NamedWord.AUTOMATON)
             self._enter(f.select(asked, automaton, I32(data.http.skip_query)))
             f.leave(self.more)
-        with f.if_(f.ne(self.outcome, 0)):  # without a value
+        # Without a value; an empty piece, which alone ends in the start state, is no key.
+        with f.if_(f.both(f.ne(self.outcome, 0), f.ne(s.get("at"), self._start_at()))):
             automaton = data.named(f, named, 4, NamedWord.AUTOMATON)
             start = data.automata(f, automaton, 4, AutomatonWord.START)
             self._apply(named, data.outcomes(f, f.add(data.automata(f, automaton, 4, AutomatonWord.OUTCOME), start)))
@@ -453,6 +471,10 @@ class _Step:
         with f.if_(f.eq(number, ENCODING)):
             with f.if_(f.eq(self.outcome, 0)):
                 self.malformed(Saw.TRANSFER_ENCODING)
+            with f.if_(f.ne(s.get("minor"), 2)):
+                self.malformed(Saw.TRANSFER_ENCODING)
+            with f.if_(s.has("framing", Framing.LENGTH)):
+                self.malformed(Saw.BOTH_LENGTHS)
             s.raise_("framing", Framing.CHUNKED)
             f.leave(self.more)
         with f.if_(f.eq(number, EXPECT)):
@@ -607,14 +629,19 @@ class _Step:
             f.leave(self.more)
         with f.if_(f.either(f.ne(self.byte, CR), f.eq(s.get("digits"), 0))):
             self.malformed(Saw.CONTENT_LENGTH)
-        s.set("mode", Mode.LINE_END)
+        self._length_ended()
+
+    def _length_ended(self) -> None:
+        with self.f.if_(self.stream.has("framing", Framing.ENCODING)):
+            self.malformed(Saw.BOTH_LENGTHS)
+        self.stream.set("mode", Mode.LINE_END)
 
     def _length_end(self) -> None:
-        f, s = self.f, self.stream
+        f = self.f
         with f.if_(f.not_(self._is_blank(self.byte))):
             with f.if_(f.ne(self.byte, CR)):
                 self.malformed(Saw.CONTENT_LENGTH)
-            s.set("mode", Mode.LINE_END)
+            self._length_ended()
 
     def _line_end(self) -> None:
         f = self.f

@@ -27,7 +27,7 @@ from policyc.codegen.http_data import (
     RuleWord,
 )
 from policyc.codegen.stream import Framing, Stream, debug_type
-from policyc.ir.http_tables import METHOD_CONNECT, METHOD_GET, METHOD_OPTIONS, METHOD_TRACE
+from policyc.ir.http_tables import METHOD_CONNECT, METHOD_GET, METHOD_TRACE
 from policyc.model import Span
 
 WORDS_AT_ONCE = 8
@@ -54,21 +54,15 @@ def build_head(module: ir.Module, debug: DebugInfo, data: HttpData, variants: in
 
     one = f.eq(s.get("minor"), 2)
     refuse(f.both(one, f.not_(s.has("framing", Framing.HOST))), Saw.HOST)
-    encoded = s.has("framing", Framing.ENCODING)
-    refuse(f.both(encoded, f.not_(one)), Saw.TRANSFER_ENCODING)
-    refuse(f.both(encoded, s.has("framing", Framing.LENGTH)), Saw.BOTH_LENGTHS)
-    component = s.get("component")
-    form = data.forms(
-        f, f.add(data.components(f, component, COMPONENT_WORDS, ComponentWord.FORMS), f.to(s.get("path"), I32))
-    )
-    method = s.get("method")
-    refuse(f.both(f.eq(form, ASTERISK), f.ne(method, METHOD_OPTIONS)), Saw.TARGET)
-    is_connect = f.eq(method, METHOD_CONNECT)
-    refuse(f.ne(f.to(f.eq(form, AUTHORITY), I8), f.to(is_connect, I8)), Saw.TARGET)
+    is_connect = f.eq(s.get("method"), METHOD_CONNECT)
     for audited in range(variants):
         f.call(evaluate, s.pointer, audited)
     if variants == 1:
         _copy_outcome(s)
+    else:
+        with f.if_(f.cmp(">", s.get("head"), s.get("audit_limit"))), f.if_(f.ne(s.get("audit_rules_length"), 0)):
+            s.set("saw", int(Saw.HEAD_LIMIT))
+            _malformed_as(s, "audit_")
     with f.if_(f.both(f.ne(s.get("verdict"), 0), f.either(is_connect, s.has("framing", Framing.UPGRADE)))):
         s.raise_("framing", Framing.SWITCHES)
     f.ret(0)
@@ -82,14 +76,18 @@ def build_head(module: ir.Module, debug: DebugInfo, data: HttpData, variants: in
 def malformed(f: Function, s: Stream) -> None:
     """The outcome of a request that is none; where no block in force judges the connection only the prospective one is a denial."""
     for prefix in ("", "audit_"):
-        s.set(prefix + "verdict", 0)
-        s.set(prefix + "reason", int(Reason.L7_MALFORMED))
-        s.set(prefix + "entry", 0)
-        s.set(prefix + "rule", f.add(s.get(prefix + "rank"), 1))
+        _malformed_as(s, prefix)
     with f.if_(f.eq(s.get("rules_length"), 0)):
         by_connection(s, "")
     with f.if_(f.eq(s.get("audit_rules_length"), 0)):
         by_connection(s, "audit_")
+
+
+def _malformed_as(s: Stream, prefix: str) -> None:
+    s.set(prefix + "verdict", 0)
+    s.set(prefix + "reason", int(Reason.L7_MALFORMED))
+    s.set(prefix + "entry", 0)
+    s.set(prefix + "rule", s.f.add(s.get(prefix + "rank"), 1))
 
 
 def by_connection(s: Stream, prefix: str) -> None:

@@ -37,6 +37,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("level", 4),  # of the rules that are being collected: level << 2 | action
     ("component", 4),
     ("limit", 4),  # bytes of a head
+    ("audit_limit", 4),
     ("plain", 4),  # rank + 1 of the first rule without a block
     ("audit_plain", 4),
     ("rules_length", 2),
@@ -46,6 +47,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("begun", 4),  # requests whose heads were passed
     ("answered", 4),  # requests that the server has answered whole (answers.py)
     ("base", 4),  # sequence number of a client's first byte
+    ("pad", 4),
     ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
     ("answer_mode", 1),  # answers.Awaits
     ("told", 1),  # by the server's answers: Told bits, which only packet programs write

@@ -334,6 +334,7 @@ def _end_by_msg(f: Function, maps: Maps, s: Stream) -> None:
         f.ret(SK_DROP)
     with f.if_(s.has("state", State.FILLS)):
         s.raise_("state", State.ENDED)
+        f.helper(Helper.MSG_APPLY_BYTES, context, f.load(context, I32, MSG_SIZE))
         _to_reader(f, maps)
     s.raise_("state", State.FILLS)
     length = f.var(0, I32)

@@ -52,7 +52,7 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, matcher: Matcher, dat
     direction = f.to(s.get("direction"), I32)
     f.call(matcher.match_policy, flow.pointer, direction, flow.get("key"))
     s.drop("state", State.MUST_MATCH | State.TOO_MANY)
-    for name in ("rules_length", "audit_rules_length", "plain", "audit_plain", "limit"):
+    for name in ("rules_length", "audit_rules_length", "plain", "audit_plain", "limit", "audit_limit"):
         s.set(name, 0)
     s.set("logs", flow.get("log"))
     record = f.lookup_index(maps["identities"], flow.get("subject_slot"))
@@ -67,6 +67,8 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, matcher: Matcher, dat
             _settle(f, data, s, prefix)
     if len(matcher.variants) == 1:
         s.set("audit_rank", s.get("rank"))
+    with f.if_(f.eq(s.get("rules_length"), 0)):
+        s.set("limit", s.get("audit_limit"))
     with f.if_(f.either(f.eq(flow.get("verdict"), 0), s.has("state", State.TOO_MANY))):
         f.ret(int(Found.DENIED))
     any_ = f.or_(s.get("rules_length"), s.get("audit_rules_length"))
@@ -116,8 +118,8 @@ def _settle(f: Function, data: HttpData, s: Stream, prefix: str) -> None:
         number = f.to(f.load(s.address(prefix + "rules", f.shl(f.to(i, I64), 1)), I16), I32)
         s.set("component", data.rules(f, number, 4, RuleWord.COMPONENT))
         limit = data.rules(f, number, 4, RuleWord.LIMIT)
-        with f.if_(f.cmp(">", limit, s.get("limit"))):
-            s.set("limit", limit)
+        with f.if_(f.cmp(">", limit, s.get(prefix + "limit"))):
+            s.set(prefix + "limit", limit)
 
 
 def _build_collect(

@@ -18,8 +18,8 @@ from policyc.codegen.stream_rules import Found
 from policyc.ir.flat import ServiceSet
 from policyc.model import Direction, Span
 
-ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT = 4, 5, 10, 12  # BPF_SOCK_OPS_*, linux/bpf.h
-CALL_STATE, CALL_RTT = 4, 8  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG
+ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT, SENDS = 4, 5, 10, 12, 14  # BPF_SOCK_OPS_*, linux/bpf.h
+CALL_STATE, CALL_RTT, CALL_SENDS = 4, 8, 64  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG, WRITE_HDR_OPT_CB_FLAG
 # struct bpf_sock_ops
 OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, RCV_NXT, SND_NXT, SOCKET = (
     0, 4, 20, 24, 28, 32, 48, 64, 68, 100, 104, 184,
@@ -41,7 +41,7 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     f = program(module, debug, ENTRY_PREFIX + hook.name.lower(), hook, span)
     context = f.args[0]
     op = f.load(context, I32, OP)
-    with f.if_(f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT)))):
+    with f.if_(f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT, SENDS)))):
         f.ret(PASSED)
     with f.if_(f.either(f.eq(op, ACTIVE_ESTABLISHED), f.eq(op, PASSIVE_ESTABLISHED))):
         with f.if_(f.ne(f.load(context, I32, REPLY), 0)):
@@ -79,7 +79,7 @@ def build(
     with f.if_(f.is_null(pointer)):
         f.ret(PASSED)
     s = Stream(f, pointer)
-    with f.if_(f.eq(op, RTT)):
+    with f.if_(f.ne(op, STATE_CHANGED)):
         _close(f, s)
         f.ret(PASSED)
     with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
@@ -129,7 +129,9 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
         f.store(known, f.load(cookie, I64))
     with f.if_(f.ne(f.helper(Helper.SOCK_HASH_UPDATE, context, sockets, cookie, NO_EXIST), 0)):
         f.leave(forget)
-    f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | CALL_RTT))
+    # Of a socket that is denied some byte, what it sends next must come to us: a server acknowledges what it got, a client has FILLER acknowledged.
+    asks = CALL_SENDS if direction is Direction.INGRESS else CALL_RTT
+    f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | asks))
     # From here on its payload passes. Without a mark (a full table) it does not.
     make_mark(f, maps, s, f.load(cookie, I64))
     f.ret(PASSED)
