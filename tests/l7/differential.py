@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 from policyc.answers import Outcome, RequestAnswer
@@ -24,9 +25,10 @@ from policyc.reference.http_head import Head
 from policyc.reference.verdict import Judgement, Traffic, judge
 from policyc.reference.world import Address, World
 from tests.l7 import differential_player as player
+from tests.l7 import random_http
 from tests.l7.differential_case import Case, Ground, ground
 from tests.l7.differential_player import Place, Script, Seen, Write
-from tests.l7.place import LOAD, Scene
+from tests.l7.place import HOMES, LOAD, Scene
 
 TCP = 6
 LONG = 16384  # bytes of a write which the kernel may deliver in several buffers
@@ -193,6 +195,50 @@ def number_of(text: str) -> Address:
     return ("6" if address.version == 6 else "4", int(address))
 
 
+class Judge:
+    """What the evaluator says of connections from `web` to a port of `api`."""
+
+    def __init__(self, policy: PolicySet, version: int = 4) -> None:
+        endpoints = [
+            Endpoint(name, tuple(number_of(home.partition("/")[0]) for home in homes), {"app": name})
+            for name, homes in HOMES.items()
+            if name != "world"
+        ]
+        self._world = World(policy, endpoints, ())
+        self._client, self._server = (number_of(HOMES[n][version == 6].partition("/")[0]) for n in ("web", "api"))
+        self._known: dict[int, Judgement] = {}
+
+    def port(self, port: int) -> Judgement:
+        if port not in self._known:
+            subject = self._world.subject(self._server)
+            assert subject is not None
+            self._known[port] = judge(self._world, subject, Direction.INGRESS, self._client, Traffic(TCP, port))
+        return self._known[port]
+
+    def allows(self, port: int, request: bytes) -> bool:
+        """Whether a request of its own is whole and allowed."""
+        stream = judge_stream(self.port(port))
+        told = stream.feed(request, answered=False)
+        whole = len(stream.unanswered) == 1 and len(told) == 1
+        return stream.end == "open" and (whole or not self.port(port).rules)
+
+
+def draw(seed: int, ports: int, streams: int, version: int = 4) -> tuple[Ground, list[Case]]:
+    """Random rules for so many ports, and so many streams for each."""
+    r = Random(seed)
+    on = Ground(tuple(dict.fromkeys(random_http.rules(r) for _ in range(ports))))
+    judge_ = Judge(checked(on.text), version)
+    cases = [
+        random_http.case(
+            r, f"seed {seed} port {port} stream {n}", rules, lambda data, port=port: judge_.allows(port, data)
+        )
+        for rules, port in on.ports.items()
+        if judge_.port(port).verdict == "allow"
+        for n in range(streams)
+    ]
+    return on, cases
+
+
 class Kernel:
     """A scene's client and server in one agent; loads policies one after the other."""
 
@@ -201,13 +247,6 @@ class Kernel:
         self.agent = scene.agent("web")
         self._folder = scene.folder / "differential"
         self._folder.mkdir(exist_ok=True)
-        self._client, self._server = (number_of(scene.address(name, version)) for name in ("web", "api"))
-
-    def _endpoints(self) -> list[Endpoint]:
-        return [
-            Endpoint(name, tuple(number_of(self.scene.address(name, v)) for v in (4, 6)), {"app": name})
-            for name in ("web", "api")
-        ]
 
     @contextmanager
     def loaded(self, on: Ground) -> Iterator[Loaded]:
@@ -222,8 +261,7 @@ class Kernel:
             places = [self._place(name) for name in ("api", "web")]
             ends = [self.scene.address(name, self.version) for name in ("api", "web")]
             self.agent.call(player.open_player, *places, *ends, str(pins / "events"), str(pins / "lost"))
-            world = World(policy, self._endpoints(), ())
-            yield Loaded(self, on, world, Reports(artifact.manifest, artifact.policy))
+            yield Loaded(self, on, Judge(policy, self.version), Reports(artifact.manifest, artifact.policy))
         finally:
             self.agent.call(player.close_player)
             self.scene.unload()
@@ -235,22 +273,13 @@ class Kernel:
 class Loaded:
     """A ground in the kernel."""
 
-    def __init__(self, kernel: Kernel, on: Ground, world: World, reports: Reports) -> None:
-        self._kernel, self._ground, self._world, self._reports = kernel, on, world, reports
-        self._judgements: dict[int, Judgement] = {}
-
-    def _judgement(self, port: int) -> Judgement:
-        if port not in self._judgements:
-            subject = self._world.subject(self._kernel._server)
-            assert subject is not None
-            traffic = Traffic(TCP, port)
-            self._judgements[port] = judge(self._world, subject, Direction.INGRESS, self._kernel._client, traffic)
-        return self._judgements[port]
+    def __init__(self, kernel: Kernel, on: Ground, judge_: Judge, reports: Reports) -> None:
+        self._kernel, self._ground, self._judge, self._reports = kernel, on, judge_, reports
 
     def play(self, cases: Sequence[Case], closing: bool = False) -> Played:
         """Cases whose connection is denied are passed over. `closing`: denied ones are waited for until they are closed."""
         ports = [self._ground.ports[case.rules] for case in cases]
-        judgements = [self._judgement(port) for port in ports]
+        judgements = [self._judge.port(port) for port in ports]
         live = [n for n, j in enumerate(judgements) if j.verdict == "allow"]
         expected = {n: expect(cases[n], ports[n], judgements[n]) for n in live}
         done = self._kernel.agent.call(player.play, [expected[n].script for n in live], closing, patience=PATIENCE_S)

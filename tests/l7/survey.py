@@ -32,15 +32,15 @@ def plan(case: Case, address: str, port: int, source: str = "", quiet: float = Q
     """From a port that no kernel gives out and no connection of the last minutes had: servers' logs know connections by it."""
     pauses = (0.0,) if case.paced is None else (case.paced,)
     awaits = case.paced is None
-    return raw.Plan(address, port, case.segments, pauses, source, next(_ports), quiet, await_answers=awaits)
+    return raw.Plan(address, port, case.segments, pauses, source, next(_ports), quiet, awaits, case.finish)
 
 
 def play(
-    web: Agent, server: servers.Server, cases: Sequence[Case], address: str, at_once: int = 64
+    web: Agent, server: servers.Server, cases: Sequence[Case], address: str, quiet: float = QUIET
 ) -> list[tuple[list[servers.Seen], raw.Exchange]]:
-    """What the server saw of each case, and what the client got; all cases at the same time, as a rule."""
-    plans = [plan(case, address, server.port) for case in cases]
-    done = web.call(raw.exchanges, plans, at_once, patience=300)
+    """What the server saw of each case, and what the client got; many cases at the same time."""
+    plans = [plan(case, address, server.port, quiet=quiet) for case in cases]
+    done = web.call(raw.exchanges, plans, patience=300)
     seen = server.settled()
     return [(seen.get(exchange.port, []), exchange) for exchange in done]
 

@@ -13,7 +13,8 @@ HOST = "Host: api\r\n"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request. `method` and `target` as sent, for what is allowed; `reason` is one of section 3's words, and `saw` says what was malformed."""
+    """One request. `method` and `target` as sent, for what is allowed and for what is denied because of its body: of that the head may
+    have reached the server. `reason` is one of section 3's words, and `saw` says what was malformed."""
 
     verdict: Literal["allow", "deny"]
     method: str = ""
@@ -26,7 +27,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Case:
     """`source`: the rule or the class of attack it is from. `segments` are single writes; before each but the first the client waits
-    for answers, unless `paced` says how many seconds it waits instead. `expected`: every request that is judged, in order; after a
+    for answers, unless `paced` says how many seconds it waits instead; with `finish` its FIN follows the last. `expected`: every request that is judged, in order; after a
     denied one nothing is. `evaluated`: false where the evaluator, which has no server, takes another answer of the server for granted.
     """
 
@@ -36,11 +37,16 @@ class Case:
     expected: tuple[Outcome, ...]
     paced: float | None = None
     evaluated: bool = True
+    finish: bool = False
 
     @property
     def allowed(self) -> list[tuple[str, str]]:
-        """Method and target of all that a server may see."""
         return [(o.method, o.target) for o in self.expected if o.verdict == "allow"]
+
+    @property
+    def visible(self) -> list[tuple[str, str]]:
+        """Method and target of all whose head a server may see."""
+        return [(o.method, o.target) for o in self.expected if o.method]
 
     @property
     def denied(self) -> bool:
@@ -68,6 +74,12 @@ def malformed(saw: Saw, answer: Answer = "403") -> Outcome:
     return Outcome("deny", reason="l7-malformed", answer=answer, saw=saw)
 
 
+def bad_body(what: str, saw: Saw) -> Outcome:
+    """The head of `METHOD TARGET` was allowed, its body turns out malformed: the answer may be under way, so there is no 403."""
+    method, _, target = what.partition(" ")
+    return Outcome("deny", method, target, "l7-malformed", "closed", saw)
+
+
 def no_entry(answer: Answer = "403") -> Outcome:
     return Outcome("deny", reason="l7-no-entry", answer=answer)
 
@@ -77,5 +89,5 @@ def by_entry(answer: Answer = "403") -> Outcome:
     return Outcome("deny", reason="l7-entry", answer=answer)
 
 
-def case(name: str, source: str, sent: bytes | tuple[bytes, ...], *expected: Outcome, paced: float | None = None, evaluated: bool = True) -> Case:  # fmt: skip
-    return Case(name, source, (sent,) if isinstance(sent, bytes) else sent, expected, paced, evaluated)
+def case(name: str, source: str, sent: bytes | tuple[bytes, ...], *expected: Outcome, paced: float | None = None, evaluated: bool = True, finish: bool = False) -> Case:  # fmt: skip
+    return Case(name, source, (sent,) if isinstance(sent, bytes) else sent, expected, paced, evaluated, finish)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policyc.artifact.stream_layout import Saw
-from tests.l7.corpus.case import allow, case, malformed, no_entry, request
+from tests.l7.corpus.case import allow, bad_body, case, malformed, no_entry, request
 from tests.l7.corpus.policy import HIDDEN
 
 SMUGGLED = request(f"GET {HIDDEN}")
@@ -173,13 +173,13 @@ BAD_CHUNKS = {
     "lf at the end": b"5\r\nhello\r\n0\r\n\n",
 }
 CHUNKS = [
-    case(f"chunk: {name}", "RFC 9112 7.1", request(POST, CHUNKED, body=body), malformed(Saw.CHUNK, "closed"))
+    case(f"chunk: {name}", "RFC 9112 7.1", request(POST, CHUNKED, body=body), bad_body(POST, Saw.CHUNK))
     for name, body in BAD_CHUNKS.items()
     if name != "lf at the end"
 ]
 CHUNKS += [
-    case("chunk: lf at the end", "RFC 9112 7.1", request(POST, CHUNKED, body=BAD_CHUNKS["lf at the end"]), malformed(Saw.TRAILER, "closed")),
-    case("chunk: bad in a later write", "RFC 9112 7.1", (request(POST, CHUNKED), b"5\r\nhello\r\n", b"zz\r\n"), malformed(Saw.CHUNK, "closed")),
+    case("chunk: lf at the end", "RFC 9112 7.1", request(POST, CHUNKED, body=BAD_CHUNKS["lf at the end"]), bad_body(POST, Saw.TRAILER)),
+    case("chunk: bad in a later write", "RFC 9112 7.1", (request(POST, CHUNKED), b"5\r\nhello\r\n", b"zz\r\n"), bad_body(POST, Saw.CHUNK)),
     case("chunks", "RFC 9112 7.1", request(POST, CHUNKED, body=chunks(b"hello", b"world")), allow(POST)),
     case("chunk: zeros before", "RFC 9112 7.1", request(POST, CHUNKED, body=b"0005\r\nhello\r\n0000\r\n\r\n"), allow(POST)),
     case("chunk: capitals", "RFC 9112 7.1", request(POST, CHUNKED, body=b"A\r\nhelloworld\r\n0\r\n\r\n"), allow(POST)),
@@ -191,10 +191,10 @@ CHUNKS += [
 TRAILERS = [
     case("trailer", "RFC 9112 7.1.2", request(POST, CHUNKED, body=chunks(b"hello", end=b"0\r\nX-Sum: 1\r\n\r\n")), allow(POST)),
     *(
-        case(f"trailer: {line.partition(':')[0]}", "RFC 9110 6.5.1", request(POST, CHUNKED, body=chunks(b"hello", end=b"0\r\n%s\r\n\r\n" % line.encode())), malformed(Saw.TRAILER, "closed"))
+        case(f"trailer: {line.partition(':')[0]}", "RFC 9110 6.5.1", request(POST, CHUNKED, body=chunks(b"hello", end=b"0\r\n%s\r\n\r\n" % line.encode())), bad_body(POST, Saw.TRAILER))
         for line in ("Content-Length: 5", "Transfer-Encoding: chunked", "Host: other", "no colon", "space : before", " folded: line")
     ),
-    case("trailer: endless", "trailers over the limit", (request(POST, CHUNKED, body=b"0\r\n"), *(b"X-%d: %s\r\n" % (n, b"t" * 500) for n in range(20))), malformed(Saw.HEAD_LIMIT, "closed"), paced=0.002),
+    case("trailer: endless", "trailers over the limit", (request(POST, CHUNKED, body=b"0\r\n"), *(b"X-%d: %s\r\n" % (n, b"t" * 500) for n in range(20))), bad_body(POST, Saw.HEAD_LIMIT), paced=0.002),
 ]  # fmt: skip
 
 CASES = [*BOTH, *TE_TE, *CONTENT_LENGTH, *BODIES, *EXPECTATIONS, *CHUNKS, *TRAILERS]

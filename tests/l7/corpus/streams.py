@@ -44,7 +44,10 @@ SPLITS = [
     case("split: over two requests", "judging at buffers' beginnings", (A + DENIED[:7], DENIED[7:]), GET_A, by_entry("closed")),
     case("split: in an escape", "judging only first bytes", apart(request("GET /public/%69nternal/key"), 13), by_entry(), paced=0.01),
     case("slow: a head in pieces", "slow loris", apart(A, 4), GET_A, paced=0.03),
-    case("unfinished head", "no request, nothing to report", A[:-2]),
+    case("unfinished head", "no request, nothing to report", DENIED[:-2]),
+    case("unfinished head, then fin", "servers that take the end of a stream for the end of a head", DENIED[:-2], finish=True),
+    case("unfinished start line, then fin", "the same, with HTTP/0.9", f"GET {HIDDEN}".encode(), finish=True),
+    case("split: before the last byte, then fin", "the same, behind a denial", (DENIED[:-1], DENIED[-1:]), by_entry(), finish=True),
     case("unfinished body", "RFC 9112 8", request("POST /public/a", "Content-Length: 50", body="hello"), allow("POST /public/a")),
     case("nothing", "an idle connection", b""),
 ]  # fmt: skip
