@@ -617,7 +617,7 @@ def _reset_older(artifact: Artifact, contents: Contents, pins: Pins, warnings: l
         return 0
     from policyc.runtime.resets import Older
 
-    done = Older(artifact.policy, contents.plan, contents.endpoints, contents.host, pins).reset()
+    done = Older(artifact, contents.plan, contents.endpoints, contents.host, pins).reset()
     if words := done.words():
         warnings.append(words)
     return done.sockets

@@ -335,7 +335,7 @@ class Registry:
             return
         from policyc.runtime.resets import Older
 
-        done = Older(self.artifact.policy, self.plan, self.endpoints.values(), self.host, self.pins).reset()
+        done = Older(self.artifact, self.plan, self.endpoints.values(), self.host, self.pins).reset()
         if words := done.words():
             self.warnings.append(words)
 

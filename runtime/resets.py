@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from policyc.artifact.layout import PointKind
+from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
-from policyc.model import Direction, Endpoint, PolicySet
+from policyc.model import Direction, Endpoint
 from policyc.reference.verdict import Traffic, judge
 from policyc.reference.world import HOST, AddressClass, Subject, World
 from policyc.runtime import sockets
@@ -39,29 +41,30 @@ class Resets:
         if self.failure is not None:
             return f"connections that are older than the rules which judge their requests are denied: {self.failure}"
         if self.sockets:
-            return f"{self.sockets} sockets were reset: older than the rules which judge their requests"
+            what = "1 socket was" if self.sockets == 1 else f"{self.sockets} sockets were"
+            return f"{what} reset: older than the rules which judge their requests"
         return None
 
 
 class Older:
-    """Finds and resets them. `host`: the addresses of class host."""
+    """Finds and resets them. `host`: the addresses of class host. The policy is read only if there is any connection."""
 
     def __init__(
-        self, policy: PolicySet, plan: Plan, endpoints: Iterable[Registered], host: Iterable[Address], pins: Pins
+        self, artifact: Artifact, plan: Plan, endpoints: Iterable[Registered], host: Iterable[Address], pins: Pins
     ) -> None:
-        known = {e.index: e for e in endpoints}
-        models = [Endpoint(e.name, e.addresses, e.labels) for e in known.values()]
-        self._world = World(policy, models, host)
-        self._plan, self._pins = plan, pins
-        self._by_index = {index: self._world.endpoints[e.name] for index, e in known.items()}
-        self._index_of = {e.name: index for index, e in known.items()}
-        here = set(host)
-        self._own_netns = {e.name: bool(e.addresses) and here.isdisjoint(e.addresses) for e in known.values()}
+        self._artifact, self._plan, self._pins = artifact, plan, pins
+        self._endpoints, self._host = {e.index: e for e in endpoints}, frozenset(host)
         self._has_uplink = any(p.kind is PointKind.UPLINK for p in plan.devices.values())
+
+    @cached_property
+    def _world(self) -> World:
+        known = self._endpoints.values()
+        return World(self._artifact.policy, [Endpoint(e.name, e.addresses, e.labels) for e in known], self._host)
 
     def reset(self) -> Resets:
         """Does what it can."""
-        groups = subjects_by_cgroup(self._plan.cgroups.values(), self._index_of, streams=True)
+        index_of = {e.name: index for index, e in self._endpoints.items()}
+        groups = subjects_by_cgroup(self._plan.cgroups.values(), index_of, streams=True)
         paths = [group.path for group in self._plan.cgroups.values()]
         closed, failure = 0, None
         for place in namespaces_of(paths):
@@ -88,9 +91,10 @@ class Older:
 
     def _subjects(self, one: Connection, groups: dict[int, int]) -> list[Subject]:
         """Who is judged for the socket's end of a connection."""
-        by_cgroup = self._by_index.get(groups.get(one.cgroup, 0))
+        by_cgroup = self._endpoints.get(groups.get(one.cgroup, 0))
         if by_cgroup is not None:
-            return [] if self._own_netns[by_cgroup.name] and _is_loopback(one.remote) else [by_cgroup]
+            own_netns = bool(by_cgroup.addresses) and self._host.isdisjoint(by_cgroup.addresses)
+            return [] if own_netns and _is_loopback(one.remote) else [self._world.endpoints[by_cgroup.name]]
         if _is_loopback(one.remote):
             return []
         owner = self._world.owner(one.local)

@@ -144,9 +144,17 @@ def reconcile(pins: Pins, plan: Plan, index_of: Mapping[str, int], gone: Plan | 
             if number not in plan.cgroups:
                 streams.detach(point)
         for point in plan.cgroups.values():
-            if os.path.isdir(point.path):
+            if _is_there(point):
                 streams.attach(point)
                 streams.settle(point, index_of.get(point.endpoint, NOBODY))
+
+
+def _is_there(point: CgroupPoint) -> bool:
+    """Whether the cgroup is the one that was bound: it can be gone, or made anew under its path."""
+    try:
+        return os.stat(point.path).st_ino == point.id
+    except OSError:
+        return False
 
 
 def settle(pins: Pins, point: CgroupPoint, index: int) -> None:

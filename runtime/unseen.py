@@ -7,12 +7,13 @@ itself, none is, and what such a rule allows is denied there (`l7-not-seen`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Protocol
 
 from policyc.artifact.layout import PointKind
 from policyc.artifact.reader import Artifact
 from policyc.diagnostics import OperationError
-from policyc.model import PeerClass, PeerSelector, Rule, Selector
+from policyc.model import PeerClass, PeerSelector, Rule, Selector, Subject
 from policyc.runtime.identity import Matcher
 from policyc.runtime.points import Plan, plan_of
 from policyc.runtime.state import Store, names
@@ -30,28 +31,36 @@ class Labelled(Protocol):
 
 
 class L7Subjects:
-    """Whom the rules with a block in force select, of one policy."""
+    """Whom the rules with a block in force select, of one policy, which is read when somebody is asked for."""
 
     def __init__(self, artifact: Artifact) -> None:
-        self._selectors: list[tuple[Selector, Rule]] = []
-        self.host: Rule | None = None
-        for policy in artifact.policy.policies if artifact.manifest.stream_hooks else ():
+        self._artifact = artifact
+
+    @cached_property
+    def _subjects(self) -> list[tuple[Subject, Rule]]:
+        found: list[tuple[Subject, Rule]] = []
+        for policy in self._artifact.policy.policies if self._artifact.manifest.stream_hooks else ():
             rule = next((r for r in policy.rules if r.http is not None and not r.http.audit and not r.audit), None)
-            if rule is None or policy.audit:
-                continue
-            for subject in policy.subjects:
-                if subject is PeerClass.HOST:
-                    self.host = self.host or rule
-                elif isinstance(subject, PeerSelector):
-                    self._selectors.append((subject.selector, rule))
-                else:
-                    self._selectors.append((Selector(), rule))
-        self._matcher = Matcher(selector for selector, _ in self._selectors)
+            if rule is not None and not policy.audit:
+                found += [(subject, rule) for subject in policy.subjects]
+        return found
+
+    @cached_property
+    def _by_labels(self) -> tuple[Matcher, list[Rule]]:
+        chosen = [(s, rule) for s, rule in self._subjects if s is not PeerClass.HOST]
+        selectors = [s.selector if isinstance(s, PeerSelector) else Selector() for s, _ in chosen]
+        return Matcher(selectors), [rule for _, rule in chosen]
+
+    @property
+    def host(self) -> Rule | None:
+        """The first whose subject is this machine."""
+        return next((rule for subject, rule in self._subjects if subject is PeerClass.HOST), None)
 
     def rule(self, labels: Mapping[str, str]) -> Rule | None:
         """The first that selects an endpoint with these labels as its subject."""
-        found = self._matcher.match(labels)
-        return self._selectors[found[0]][1] if found else None
+        matcher, rules = self._by_labels
+        found = matcher.match(labels)
+        return rules[found[0]] if found else None
 
     def refuse(self, endpoints: Iterable[Labelled], plan: Plan) -> None:
         """Raises `OperationError` where an endpoint is bound by interface only and a rule with a block has it as its subject."""
@@ -72,20 +81,23 @@ class L7Subjects:
         bound: list[tuple[str, Rule]] = []
         elsewhere: list[tuple[str, Rule]] = []
         for endpoint in endpoints:
+            if plan.owned(endpoint.name).cgroups or not (plan.owned(endpoint.name).devices or uplinks):
+                continue
             rule = self.rule(endpoint.labels)
-            if rule is None or plan.owned(endpoint.name).cgroups:
+            if rule is None:
                 continue
             if _interface_only(plan, endpoint.name):
                 bound.append((endpoint.name, rule))
-            elif uplinks:
+            else:
                 elsewhere.append((endpoint.name, rule))
         denied = "connections whose requests it judges are denied there (l7-not-seen)"
         if bound:
             yield f"{_some(bound)}: bound by interface only, where no stream is seen: {denied}"
         if elsewhere:
             yield f"{_some(elsewhere)}: judged at {uplinks[0]}, where no stream is seen: {denied}"
-        if self.host is not None and uplinks:
-            yield f"host, by {self.host.ref}: no stream of this machine itself is seen: {denied}"
+        host = self.host if uplinks else None
+        if host is not None:
+            yield f"host, by {host.ref}: no stream of this machine itself is seen: {denied}"
 
 
 def refuse_shared(name: str, plan: Plan) -> None:

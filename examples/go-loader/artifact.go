@@ -16,7 +16,7 @@ const (
 	digestSection   = "policyc.digest"
 	digestTag       = "policyc-sha256:\x00"
 	formatMajor     = 1
-	formatMinor     = 0
+	formatMinor     = 1
 )
 
 // Requirement is one condition of a selector: [key, operator, [values]] in the manifest.
@@ -70,6 +70,7 @@ type Manifest struct {
 		MaxGroups int `json:"max_groups"`
 		SameKeys  int `json:"same_keys"`
 	} `json:"identity_layout"`
+	StreamHooks []struct{ Program string } `json:"stream_hooks"`
 }
 
 // Artifact is a checked object: its bytes and what its manifest says.
@@ -157,6 +158,9 @@ func (m *Manifest) check() error {
 		if !slices.Contains([]string{manifestSection, digestSection}, section) {
 			return fmt.Errorf("it needs section %s, which this loader does not know", section)
 		}
+	}
+	if len(m.StreamHooks) > 0 {
+		return errors.New("it has L7 rules, and this loader attaches no programs that judge streams")
 	}
 	return nil
 }

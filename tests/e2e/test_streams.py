@@ -169,7 +169,7 @@ def test_older_connections_are_reset(scene: Scene, web: Agent) -> None:
     done = scene.operator.run(
         "load", str(scene.compile(PUBLIC)), "--name", LOAD, "--endpoints", str(scene.endpoints({"api": "cgroup"}))
     )
-    assert "1 sockets were reset" in done.stderr
+    assert "1 socket was reset" in done.stderr
     assert web.call(talker.state, number) in RESET
     assert web.call(talker.ask, connect(scene, web), "/public/a") == "200"
 
@@ -189,7 +189,7 @@ def test_a_label_that_brings_rules_resets(scene: Scene, web: Agent) -> None:
     number = connect(scene, web)
     assert web.call(talker.ask, number, "/x") == "200"
     done = scene.operator.run("endpoint", "add", LOAD, "api", *where, "--label", "app=api")
-    assert "1 sockets were reset" in done.stderr
+    assert "1 socket was reset" in done.stderr
     assert web.call(talker.state, number) in RESET
     assert web.call(talker.ask, connect(scene, web), "/public/a") == "200"
 
@@ -202,7 +202,7 @@ def test_to_a_policy_without_blocks_and_back(scene: Scene, web: Agent) -> None:
     assert web.call(talker.state, number) in RESET
     number = connect(scene, web)
     assert web.call(talker.ask, number, "/x") == "200"
-    assert "1 sockets were reset" in replace(scene, PUBLIC)
+    assert "1 socket was reset" in replace(scene, PUBLIC)
     assert web.call(talker.state, number) in RESET
     assert web.call(talker.ask, connect(scene, web), "/public/a") == "200"
 

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from policyc.artifact.layout import CT4_KEY
+from policyc.artifact.reader import Artifact
 from policyc.artifact.stream_layout import MARK
+from policyc.model import PolicySet
 from policyc.runtime import addresses, bpffs, maps, sockets
 from policyc.runtime.namespaces import inside, namespaces_of
 from policyc.runtime.pins import Pins
@@ -40,12 +43,13 @@ def member(group: Path) -> Iterator[None]:
         home.write_text(str(os.getpid()))
 
 
-def older(group: Path, policy: Any) -> Older:
+def older(group: Path, policy: PolicySet) -> Older:
     """`api` is bound at `group`, `web` has the loopback address."""
     plan = Plan(cgroups={1: cgroup_point(str(group), group.stat().st_ino, "api")})
     web = endpoint("web", 3, "web")
     web.addresses = (LOOPBACK,)
-    return Older(policy, plan, [endpoint("api", 2, "api"), web], [LOOPBACK], Pins("x"))
+    artifact = cast(Artifact, SimpleNamespace(policy=policy))
+    return Older(artifact, plan, [endpoint("api", 2, "api"), web], [LOOPBACK], Pins("x"))
 
 
 def test_what_nobody_saw_begin(machine: Any, cgroup: Path) -> None:
@@ -74,7 +78,7 @@ def marks(cookie: int) -> None:
     folder = Pins("x").folder
     folder.mkdir()
     table = maps.create("HASH", "marks4", CT4_KEY.size, MARK.size, 8)
-    table.update(bytes(CT4_KEY.size), MARK.pack(cookie, 0, 0))
+    table.update(bytes(CT4_KEY.size), cookie.to_bytes(8, "little").ljust(MARK.size, b"\0"))
     bpffs.pin(table.fd, folder / "marks4")
     table.close()
 
