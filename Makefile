@@ -8,7 +8,7 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit test-kill fuzz fuzz-input kernels bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit test-kill test-l7 soak fuzz fuzz-input kernels bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ test-unit: venv ## the tests that need neither root nor bpf()
 test-kill: venv tools ## kill load, unload and endpoint commands before each of their system calls (half an hour; root, bpf())
 	POLICYC_KILL_POINTS=all $(PYTEST) tests/e2e/test_killed.py
 
+test-l7: venv tools ## HTTP judged in the kernel: real servers and clients, the corpus, evasions (root, bpf())
+	$(PYTEST) tests/l7
+
+REQUESTS ?= 1000000
+soak: venv tools soak-tools ## REQUESTS through a judged server, with connection churn and the loader killed meanwhile; nothing may leak (root, bpf())
+	$(BIN)/python -m tests.l7.soak --requests $(REQUESTS)
+
 SECONDS ?= 60
 fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
 	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
@@ -59,8 +66,11 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	@touch $@
 
+soak-tools: tools
+	@command -v wrk >/dev/null 2>&1 || scripts/install-tools wrk
+
 bench-tools: tools
-	@for tool in nft:nftables iptables:iptables ipset:ipset; do \
+	@for tool in nft:nftables iptables:iptables ipset:ipset wrk:wrk h2load:nghttp2-client; do \
 		command -v $${tool%:*} >/dev/null 2>&1 || [ -x /usr/sbin/$${tool%:*} ] || scripts/install-tools $${tool#*:}; \
 	done
 

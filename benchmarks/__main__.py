@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import figures, publish, python_figures
 from benchmarks.figures import Figure
 
-PARTS = ("verdict", "frames", "process", "primitives")
+PARTS = ("verdict", "frames", "process", "primitives", "http")
 PYTHON_PART = "python"
 
 
