@@ -44,3 +44,7 @@ def state(number: int) -> str:
         return "open"
     except OSError as error:
         return type(error).__name__
+
+
+def close(number: int) -> None:
+    _open.pop(number).close()
