@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks import figures, http_clients, http_servers, place
@@ -233,20 +233,19 @@ def transfers(bench: Bench) -> Iterator[Figure]:
 
 
 def memory(bench: Bench) -> Iterator[Figure]:
-    """Bytes of the maps' memory for each connection that they have room for."""
+    """Bytes of the maps' memory for each connection that they have room for, where most is kept: at a server or at a client."""
     if not bench.judged:
         return
-    names = {"streams", "marks4", "streams_in"}
-    total, notes = 0.0, []
-    pins = Pins("bench")
+    each: dict[str, float] = {}
     for spec in stream_map_specs():
-        if spec.name not in names:
+        if not spec.entries:
             continue
-        with _opened(pins, spec.name) as descriptor:
-            each = _memlock(descriptor) / spec.entries
-        total += each
-        notes.append(f"{spec.name} {each:.0f}")
-    yield Figure("http", "map memory of a connection", round(total), "bytes", "<= 1024", ", ".join(notes))
+        with closing(Pins("bench").map(spec.name)) as found:
+            each[spec.name] = _memlock(found.fd) / spec.entries
+    marks = max(each["marks4"], each["marks6"])
+    total = each["streams"] + marks + max(each["streams_in"], each["streams_out"])
+    note = ", ".join(f"{name} {size:.0f}" for name, size in each.items())
+    yield Figure("http", "map memory of a connection", round(total), "bytes", "<= 1024", note)
 
 
 def compiling(bench: Bench) -> Iterator[Figure]:
@@ -275,15 +274,6 @@ def ratio(what: str, case: str, found: Mapping[str, float], other: str, target: 
 
 def ratio_of(what: str, case: str, one: str, other: str, found: Mapping[str, float]) -> Figure:
     return Figure("http", f"{what}, {case}, {one} / {other}", round(found[one] / found[other], 3), "×")
-
-
-@contextmanager
-def _opened(pins: Pins, name: str) -> Iterator[int]:
-    found = pins.map(name, 1)
-    try:
-        yield found.fd
-    finally:
-        found.close()
 
 
 def _memlock(descriptor: int) -> int:
