@@ -59,6 +59,8 @@ def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
     f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
     for offset in range(MARK_FLAGS, MARK.size, 4):
         f.store(value, 0, I32, offset)
+    # By which a server's keepalive probes are known also where it never answered.
+    f.store(value, s.get("answer_at"), offset=MARK_SENT)
 
     def update(family: int, key: Value) -> None:
         result.set(f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST))
