@@ -61,6 +61,7 @@ def _outcome(judgement: Judgement) -> Outcome:
 
 
 def request_answer(request: RequestVerdict) -> RequestAnswer:
+    prospective = request.prospective or request
     texts = (
         shown_method(request.method, len(request.method)),
         shown_path(request.path, len(request.path)),
@@ -69,7 +70,7 @@ def request_answer(request: RequestVerdict) -> RequestAnswer:
     return RequestAnswer(
         _request_outcome(request),
         request.answer,
-        *shown_before(request.saw, texts),
+        *shown_before(request.saw or prospective.saw, texts),
         None if request.prospective is None else _request_outcome(request.prospective),
         request.saw,
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from policyc.answers import Outcome, RequestAnswer, shown_before, shown_host, shown_method, shown_path
 from policyc.artifact.layout import NO_RULE, NOT_DIFFERENT, Reason
 from policyc.artifact.manifest import Manifest
-from policyc.artifact.stream_layout import HOST_BYTES, NO_ENTRY, Answer
+from policyc.artifact.stream_layout import HOST_BYTES, NO_ENTRY, Answer, Saw
 from policyc.model import HttpEntry, PolicySet, Rule
 from policyc.runtime import requests
 
@@ -43,10 +43,12 @@ class Reports:
         if length <= HOST_BYTES:  # else it is not all there
             host = host.strip(b" \t")
             length = len(host)
-        saw = requests.saw(f["saw"])
+        found = requests.saw(f["saw"])  # in force or prospectively
+        outcome = self._outcome(f, "", first)
+        saw = found if outcome.reason == Reason.L7_MALFORMED.word else Saw.NOTHING
         shown = (shown_method(method, f["method_length"]), shown_path(path, f["path_length"]), shown_host(host, length))
         answer = ANSWERS[requests.answer(f["answer"])]
-        return RequestAnswer(self._outcome(f, "", first), answer, *shown_before(saw, shown), audit, saw)
+        return RequestAnswer(outcome, answer, *shown_before(found, shown), audit, saw)
 
     def _outcome(self, f: dict[str, Any], prefix: str, first: Rule | None) -> Outcome:
         verdict: Literal["allow", "deny"] = "allow" if f[f"{prefix}verdict"] else "deny"

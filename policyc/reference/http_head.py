@@ -20,7 +20,7 @@ Reader = Generator[None, int, Result]
 TAB, LF, CR, SPACE, COLON = b"\t\n\r :"
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")  # RFC 9110, 5.6.2
 HEX = frozenset(b"0123456789abcdefABCDEF")
-TLS = b"\x16\x03"  # record type handshake, major version
+TLS_HANDSHAKE = 0x16  # the first byte of a TLS record that begins a connection (RFC 8446, 5.1); no token begins with it
 BODYLESS = (b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE")
 FRAMING = (b"content-length", b"transfer-encoding", b"host")  # not in trailers
 MAX_CHUNK_DIGITS = 8
@@ -125,9 +125,8 @@ def read_head(head: Head, first: int, limit: int, is_named: Callable[[Head], boo
 
 
 def _read_method(head: Head, byte: int, source: _Counted) -> Reader[None]:
-    if byte == TLS[0]:
-        second = yield from source.next()
-        raise Malformed(Saw.TLS if second == TLS[1] else Saw.START_LINE)
+    if byte == TLS_HANDSHAKE:
+        raise Malformed(Saw.TLS)
     method = bytearray()
     while byte != SPACE or not method:
         if byte not in TOKEN:

@@ -322,7 +322,7 @@ LINES = [
     case("HTTP/1.0", ALL, req("GET / HTTP/1.0"), ENTRY),
     case("an HTTP/2 preface", ALL, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bad(Saw.HTTP2)),
     case("TLS", ALL, b"\x16\x03\x01\x02\x00\x01\x00", bad(Saw.TLS)),
-    case("a byte of TLS and no more", ALL, b"\x16\x02", S),
+    case("a byte of TLS and no more", ALL, b"\x16\x02", bad(Saw.TLS)),
     case("TLS byte by byte", ALL, (b"\x16", b"\x03"), bad(Saw.TLS)),
 ]  # fmt: skip
 LENGTHS = [
