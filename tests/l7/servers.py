@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from tests.l7.place import Scene
 PROGRAMS = Path(__file__).parent / "programs"
 NAMES = ("nginx", "python", "node", "go")
 NGINX = """\
-daemon off; master_process {master}; worker_processes {workers}; user root; pid {folder}/pid;
-events {{ worker_connections 4096; {accept} }}
+daemon off; master_process {master}; worker_processes {workers}; user root; pid {folder}/pid; worker_rlimit_nofile {files};
+events {{ worker_connections 32768; {accept} }}
 http {{
   log_format seen escape=json '{{"port":$remote_port,"method":"$request_method","target":"$request_uri","path":"$uri","host":"$http_host",'
     '"length":"$content_length","status":$status,"line":"$request"}}';
@@ -112,6 +113,7 @@ def _nginx(
         NGINX.format(
             master="on" if workers else "off",
             workers=workers or 1,
+            files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
             folder=folder,
             log=f"{log} seen" if logs else "off",
             listen=f"listen {where}:{port}{options} backlog=4096;",
