@@ -21,8 +21,7 @@ from benchmarks.figures import Figure
 from benchmarks.routes import asked, block, routes
 from policyc.artifact.reader import Artifact, read
 from policyc.artifact.stream_layout import stream_map_specs
-from policyc.diagnostics import OperationError
-from policyc.driver import InvalidSource, compile_files
+from policyc.driver import compile_files
 from policyc.model import Endpoint
 from policyc.runtime.cgroups import mount_point
 from policyc.runtime.load import Options, load
@@ -70,7 +69,7 @@ class Groups:
 
 
 class Bench:
-    """The servers, and the load that judges those that are to be judged. `judged` is false where this policyc or this kernel cannot."""
+    """The servers, and the load that judges those that are to be judged."""
 
     def __init__(self, resources: ExitStack, quick: bool) -> None:
         self.folder = Path(
@@ -82,25 +81,20 @@ class Bench:
         self.big = self.folder / "files" / "big"
         self.big.parent.mkdir()
         _fill(self.big, QUICK_BIG if quick else BIG)
-        self.judged = self._load(resources)
+        self._load(resources)
         http_servers.nginx(resources, self.folder, FREE, self.folder, self.groups["free"])
         for port in PAGES:
             http_servers.nginx(resources, self.folder, port, self.folder, self.groups[port])
         http_servers.envoy(resources, self.folder, PROXY, FREE, routes(ROUTES))
 
-    def _load(self, resources: ExitStack) -> bool:
+    def _load(self, resources: ExitStack) -> None:
         text = EGRESS + "".join(INGRESS.format(port=port, block=block(routes(count))) for port, count in PAGES.items())
         endpoints = [
             Endpoint(f"server{port}", labels={"app": f"server{port}"}, cgroup=str(self.groups[port])) for port in PAGES
         ]
         endpoints.append(Endpoint("client", labels={"app": "client"}, cgroup=str(self.groups["client"])))
-        try:
-            load(compiled(text, self.folder), "bench", Options(endpoints, (), [], events="none"))
-        except (InvalidSource, OperationError) as reason:
-            print(f"NOT MEASURED: policies with HTTP blocks are not loaded: {reason}", file=sys.stderr)
-            return False
+        load(compiled(text, self.folder), "bench", Options(endpoints, (), [], events="none"))
         resources.callback(unload, "bench")
-        return True
 
     def url(self, port: int, path: str | None = None) -> str:
         """What is allowed at each server: a path of a route in the middle."""
@@ -136,7 +130,7 @@ def _fill(path: Path, size: int) -> None:
 def throughput(bench: Bench) -> Iterator[Figure]:
     """Requests a second on connections that are kept."""
     for head, headers, least in (("wrk's head", (), ">= 0.95"), ("an 800-byte head", http_clients.BROWSER, ">= 0.90")):
-        ports = {"no policy": FREE, "Envoy": PROXY, **({"policyc": JUDGED} if bench.judged else {})}
+        ports = {"no policy": FREE, "Envoy": PROXY, "policyc": JUDGED}
         # A default argument each: the loop goes on.
         found = bench.by_turns(
             {
@@ -155,7 +149,7 @@ def rates(bench: Bench) -> Iterator[Figure]:
     """p99 at half of what saturates: each pair at half of what the slower of it, which nobody judges or Envoy does, can."""
     for slower, port, limit in (("no policy", FREE, "<= 1.15"), ("Envoy", PROXY, "<= 0.35")):
         most = statistics.median(http_clients.requests(bench.url(port), SECONDS) for _ in range(3))
-        ports = {slower: port, **({"policyc": JUDGED} if bench.judged else {})}
+        ports = {slower: port, "policyc": JUDGED}
         found = bench.by_turns(
             {
                 name: lambda port=port, most=most: http_clients.latency(bench.url(port), most / 2, SECONDS).p99  # type: ignore[misc]
@@ -170,7 +164,7 @@ def rates(bench: Bench) -> Iterator[Figure]:
 
 def connections(bench: Bench) -> Iterator[Figure]:
     """One request each."""
-    ports = {"no policy": FREE, "Envoy": PROXY, **({"policyc": JUDGED} if bench.judged else {})}
+    ports = {"no policy": FREE, "Envoy": PROXY, "policyc": JUDGED}
     found = bench.by_turns(
         {
             name: lambda port=port: http_clients.requests(bench.url(port), SECONDS, http_clients.CLOSE)  # type: ignore[misc]
@@ -183,8 +177,6 @@ def connections(bench: Bench) -> Iterator[Figure]:
 
 
 def growth(bench: Bench) -> Iterator[Figure]:
-    if not bench.judged:
-        return
     found = bench.by_turns(
         {
             name: lambda port=port: http_clients.requests(bench.url(port), SECONDS)  # type: ignore[misc]
@@ -224,8 +216,6 @@ def transfers(bench: Bench) -> Iterator[Figure]:
         ),
     }
     for name, (least, measured) in cases.items():
-        if not bench.judged:
-            measured = {"no policy": measured["no policy"]}
         found = bench.by_turns(measured)
         for who, value in found.items():
             yield Figure("http", f"{name}, {size}, {who}", round(value / 1e6), "MB/s")
@@ -234,8 +224,6 @@ def transfers(bench: Bench) -> Iterator[Figure]:
 
 def memory(bench: Bench) -> Iterator[Figure]:
     """Bytes of the maps' memory for each connection that they have room for, where most is kept: at a server or at a client."""
-    if not bench.judged:
-        return
     each: dict[str, float] = {}
     for spec in stream_map_specs():
         if not spec.entries:
@@ -256,11 +244,7 @@ def compiling(bench: Bench) -> Iterator[Figure]:
     taken = []
     for _ in range(bench.rounds):
         begun = time.perf_counter()
-        try:
-            place.run(*command)
-        except place.Unavailable as reason:
-            print(f"NOT MEASURED: {reason}", file=sys.stderr)
-            return
+        place.run(*command)
         taken.append(time.perf_counter() - begun)
     yield Figure("http", "compile 1,000 routes with globs", round(statistics.median(taken), 2), "s", "<= 3")
 

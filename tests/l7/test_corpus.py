@@ -37,7 +37,6 @@ def test_without_policy_servers_do_as_recorded(scene: Scene, name: str) -> None:
     assert survey.changes(kept, found) == []
 
 
-@pytest.mark.usefixtures("judging")
 @pytest.mark.parametrize("name", servers.NAMES)
 def test_behind_the_policy(scene: Scene, name: str) -> None:
     web = scene.agent("web")

@@ -53,7 +53,7 @@ def test_gets_through_where_nobody_judges(scene: Scene, way: Evasion, version: i
 
 
 @pytest.fixture(scope="module")
-def judge(scene: Scene, judging: None, request: pytest.FixtureRequest) -> Iterator[Judge]:
+def judge(scene: Scene, request: pytest.FixtureRequest) -> Iterator[Judge]:
     """One load for all that need none of their own."""
     made: Judge = request.param
     scene.load(POLICIES[made.side], **{SUBJECT[made.side]: made.bound})

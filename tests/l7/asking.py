@@ -1,0 +1,68 @@
+"""What applications ask with, called in an agent: requests, httpx, a WebSocket by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+
+WEBSOCKET = (
+    b"GET /live HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def with_requests(base: str, paths: list[str]) -> list[int]:
+    """The statuses of GETs in one session; 0 where the connection broke."""
+    import requests  # type: ignore[import-untyped, unused-ignore]
+
+    found = []
+    with requests.Session() as session:
+        for path in paths:
+            try:
+                found.append(session.get(base + path, timeout=5).status_code)
+            except requests.ConnectionError:
+                found.append(0)
+    return found
+
+
+def with_httpx(base: str, paths: list[str]) -> list[int]:
+    import httpx
+
+    found = []
+    with httpx.Client() as client:
+        for path in paths:
+            try:
+                found.append(client.get(base + path, timeout=5).status_code)
+            except httpx.TransportError:
+                found.append(0)
+    return found
+
+
+def over_websocket(address: str, port: int, sent: list[bytes]) -> list[bytes]:
+    """What came back of each, after the handshake."""
+    found = []
+    with socket.create_connection((address, port), 5) as channel:
+        channel.sendall(WEBSOCKET)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            piece = channel.recv(1)
+            if not piece:
+                return found
+            head += piece
+        if not head.startswith(b"HTTP/1.1 101"):
+            return found
+        for message in sent:
+            channel.sendall(message)
+            got = b""
+            while len(got) < len(message):
+                piece = channel.recv(65536)
+                if not piece:
+                    return found
+                got += piece
+            found.append(got)
+    return found
+
+
+def digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
