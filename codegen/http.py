@@ -85,6 +85,7 @@ class _Step:
         self.saw = f.var(0, I32)
         self.bad = f.b.append_basic_block("malformed")
         self.more = f.b.append_basic_block("more")
+        self.skip = f.b.append_basic_block("skip")
 
     def build(self) -> None:
         f, s = self.f, self.stream
@@ -98,13 +99,15 @@ class _Step:
         head = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
         with f.if_(f.both(head, f.cmp(">=", s.get("head"), s.get("limit")))):
             self.malformed(Saw.HEAD_LIMIT)
-        self.offset = self._window()
+        self.offset = f.var(self._window())
         with f.if_(f.cmp("<=", s.get("mode"), Mode.VALUE)):
             self._read()
         with f.if_(f.eq(s.get("mode"), Mode.SKIP)):
-            self._skip()
+            f.leave(self.skip)
         self._byte()
         f.leave(self.more)
+        f.b.position_at_end(self.skip)
+        self._skip()
         f.b.position_at_end(self.more)
         f.ret(0)
         f.b.position_at_end(self.bad)
@@ -182,10 +185,23 @@ class _Step:
         f = self.f
         return f.load(self.stream.address("window", f.and_(offset, WINDOW_BYTES - 1)), I8)
 
-    def _consume(self, n: Value, counts: bool = True) -> None:
-        self.stream.add("position", n)
-        if counts:
-            self.stream.add("head", n)
+    def _consume(self, n: Value) -> None:
+        """The next `n` bytes, all of them in the window, are read."""
+        f, s = self.f, self.stream
+        s.add("position", n)
+        s.add("head", n)
+        # From memory, so that the verifier does not go on with each number of bytes by itself.
+        self.offset.set(f.and_(f.sub(s.get("position"), s.get("window_at")), 2 * WINDOW_BYTES - 1))
+
+    def _take_lf(self) -> None:
+        """A line's LF where it stands in the window; else it is the next step's."""
+        f, s = self.f, self.stream
+        s.set("mode", Mode.LINE_END)
+        at = self.offset.get()
+        there = f.both(f.cmp("<", at, s.get("window_length")), f.eq(self._at(at), LF))
+        with f.if_(there):
+            self._consume(I32(1))
+            self._next_line()
 
     def _component(self, word: ComponentWord) -> Value:
         return self.data.components(self.f, self.stream.get("component"), COMPONENT_WORDS, word)
@@ -197,7 +213,8 @@ class _Step:
         automaton = f.to(s.get("automaton"), I32)
         base, width = (data.automata(f, automaton, 4, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
         classes = f.shl(automaton, 9)
-        state, at, stop = f.var(f.to(s.get("at"), I32)), f.var(self.offset), f.var(MORE, I32)
+        begin = self.offset.get()
+        state, at, stop = f.var(f.to(s.get("at"), I32)), f.var(begin), f.var(MORE, I32)
         end = s.get("window_length")
         with f.loop(STEP_BYTES, STEP_BYTES) as (_, done):
             with f.if_(f.cmp(">=", at.get(), end)):
@@ -210,12 +227,12 @@ class _Step:
                 f.leave(done)
             state.set(after)
         s.set("at", f.to(state.get(), I16))
-        consumed = f.sub(at.get(), self.offset)
-        self._consume(consumed)
+        consumed = f.sub(at.get(), begin)
         ended = f.ne(stop.get(), MORE)
         # Of what ends a walk only the percent sign belongs to the text.
         delimiter = f.both(ended, f.ne(stop.get(), Stop.ESCAPE))
-        self._keep_text(f.sub(consumed, f.to(delimiter, I32)))
+        self._keep_text(begin, f.sub(consumed, f.to(delimiter, I32)))
+        self._consume(consumed)
         with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
             self.malformed(Saw.HEAD_LIMIT)
         with f.if_(f.not_(ended)):
@@ -224,20 +241,20 @@ class _Step:
         self._ended(stop.get(), outcome)
         f.leave(self.more)
 
-    def _keep_text(self, n: Value) -> None:
+    def _keep_text(self, begin: Value, n: Value) -> None:
         """Copies what was read of method, path and Host line for events; what is cut off is counted."""
         f, s = self.f, self.stream
         mode = s.get("mode")
-        self._keep(f.eq(mode, Mode.METHOD), "method", METHOD_BYTES, n)
-        self._keep(f.eq(mode, Mode.PATH), "path", PATH_BYTES, n)
-        self._keep(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST)), "host", HOST_BYTES, n)
+        self._keep(f.eq(mode, Mode.METHOD), "method", METHOD_BYTES, begin, n)
+        self._keep(f.eq(mode, Mode.PATH), "path", PATH_BYTES, begin, n)
+        self._keep(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST)), "host", HOST_BYTES, begin, n)
 
-    def _keep(self, condition: Value, text: str, room: int, n: Value) -> None:
+    def _keep(self, condition: Value, text: str, room: int, begin: Value, n: Value) -> None:
         f, s = self.f, self.stream
         with f.if_(condition):
             kept = f.to(s.get(f"{text}_length"), I32)
             with f.if_(f.cmp("<", kept, room)):
-                source = s.address("window", f.and_(self.offset, WINDOW_BYTES - 1))
+                source = s.address("window", f.and_(begin, WINDOW_BYTES - 1))
                 target = s.address(f"{text}_text", f.and_(kept, room - 1))
                 f.copy(target, 0, source, 0, SLACK)
             s.set(f"{text}_length", f.to(f.add(kept, n), I16))
@@ -260,7 +277,7 @@ class _Step:
         f, s = self.f, self.stream
         mode = s.get("mode")
         first = f.both(f.eq(mode, Mode.METHOD), f.eq(s.get("head"), 1))
-        begins = f.load(s.address("window", f.and_(self.offset, WINDOW_BYTES - 1)), I8)
+        begins = self._last_byte()
         with f.if_(f.both(first, f.eq(begins, TLS_HANDSHAKE))):
             self.malformed(Saw.TLS)
         preface = f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))
@@ -420,7 +437,7 @@ class _Step:
         s.set("mode", Mode.SKIP)
         number = self.outcome
         with f.if_(f.eq(number, 0)):
-            f.leave(self.more)
+            f.leave(self.skip)
         with f.if_(s.has("framing", Framing.TRAILERS)):
             with f.if_(f.cmp("<=", number, ENCODING)):
                 self.malformed(Saw.TRAILER)
@@ -464,7 +481,7 @@ class _Step:
     def _value(self) -> None:
         f, s = self.f, self.stream
         number = s.get("header")
-        s.set("mode", Mode.LINE_END)
+        self._take_lf()
         with f.if_(f.eq(number, HOST)):
             s.set("host", self.outcome)
             f.leave(self.more)
@@ -486,7 +503,8 @@ class _Step:
     def _skip(self) -> None:
         """A value that nobody asks for: words of bytes from 14 on, then bytes up to a CR."""
         f, s = self.f, self.stream
-        at, end = f.var(self.offset), s.get("window_length")
+        begin = self.offset.get()
+        at, end = f.var(begin), s.get("window_length")
         with f.loop(WINDOW_BYTES // 8, WINDOW_BYTES // 8) as (_, done):
             with f.if_(f.cmp(">", f.add(at.get(), 8), end)):
                 f.leave(done)
@@ -507,13 +525,13 @@ class _Step:
             with f.if_(f.either(f.eq(byte, LF), f.eq(byte, 0))):
                 ended.set(2)
                 f.leave(done)
-        self._consume(f.sub(at.get(), self.offset))
+        self._consume(f.sub(at.get(), begin))
         with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
             self.malformed(Saw.HEAD_LIMIT)
         with f.if_(f.eq(ended.get(), 2)):
             self._bad_value()
         with f.if_(f.eq(ended.get(), 1)):
-            s.set("mode", Mode.LINE_END)
+            self._take_lf()
         f.leave(self.more)
 
     def _bad_value(self) -> None:
@@ -525,7 +543,7 @@ class _Step:
 
     def _byte(self) -> None:
         f, s = self.f, self.stream
-        self.byte = self._at(self.offset)
+        self.byte = self._at(self.offset.get())
         with f.if_(f.eq(s.get("mode"), Mode.UPGRADED)):
             self._upgraded()
         counts = f.cmp("<=", s.get("mode"), Mode.HEAD_END)

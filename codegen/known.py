@@ -14,16 +14,17 @@ from policyc.artifact.layout import IDLE_CLOSING, CtFlag, Reason
 from policyc.codegen.flow import OFFSET, SCRATCH, Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
+from policyc.codegen.marks import pass_known
 from policyc.codegen.parse import TCP
-from policyc.codegen.records import CT_FLAGS, CT_GENERATION, CT_RULE, CT_SEEN
+from policyc.codegen.records import CT_DIRECTION, CT_FLAGS, CT_GENERATION, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
 from policyc.codegen.state import checked_as, checked_at, mark, opens, opens_or_closes, time_units
 
 
-def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool) -> Value:
+def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool, has_streams: bool) -> Value:
     """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none.
     The record is that of a TCP or UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
-    `remembers`: `recent` will answer for the next ones."""
+    `remembers`: `recent` will answer for the next ones, but not where requests are judged (`flow.stream`)."""
     with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
         flow.raise_flag(Flag.UNKNOWN)
         f.leave(unknown)
@@ -42,6 +43,13 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         f.leave(unknown)
     with f.if_(opens_or_closes(f, flow)):
         f.leave(unknown)
+    if has_streams:
+        with f.if_(f.bits(flags, CtFlag.STREAM)):
+            with f.if_(f.bits(flags, CtFlag.CLOSING)):
+                f.leave(unknown)
+            with f.if_(f.ne(flow.get("payload"), 0)):
+                key = f.at_offset(flow.pointer, SCRATCH)
+                pass_known(f, maps, flow, key, f.load(entry, I8, CT_DIRECTION), unknown)
     now = time_units(f)
     idle = f.sub(now, f.load(entry, I32, CT_SEEN))
     with f.if_(f.ne(idle, 0)):
@@ -49,8 +57,11 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         with f.if_(f.cmp(">", idle, IDLE_CLOSING)):
             f.leave(unknown)
         f.store(entry, now, offset=CT_SEEN)
+    if remembers and has_streams:
+        flow.set("stream", f.and_(flags, CtFlag.STREAM))
     if remembers:
-        with f.if_(f.not_(f.bits(flags, CtFlag.REMEMBERED))):
+        known_already = CtFlag.REMEMBERED | CtFlag.STREAM if has_streams else CtFlag.REMEMBERED
+        with f.if_(f.not_(f.bits(flags, known_already))):
             mark(f, entry, I8(CtFlag.REMEMBERED))
     length = f.to(flow.get("length"), I64)
     rule = f.load(entry, I32, CT_RULE)

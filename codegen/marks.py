@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from policyc.artifact.layout import CT6_KEY, Reason
-from policyc.artifact.stream_layout import MARK, MARK_POISONED
+from policyc.artifact.layout import CT6_KEY, CtFlag, Reason
+from policyc.artifact.stream_layout import MARK, MARK_CLOSING, MARK_POISONED
 from policyc.codegen.flow import Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
-from policyc.codegen.records import MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS, MARK_SENT
+from policyc.codegen.records import CT_FLAGS, MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS, MARK_SENT
 from policyc.codegen.stream import OFFSET, Stream
 from policyc.model import Direction
 
@@ -46,7 +46,22 @@ def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
     def mark(family: int, key: Value) -> None:
         found = f.lookup(maps[f"marks{family}"], key)
         with f.if_(f.not_null(found)):
-            f.store(found, MARK_POISONED, I32, MARK_FLAGS)
+            f.set_bits(found, I32(MARK_POISONED), MARK_FLAGS)
+        entry = f.lookup(maps[f"ct{family}"], key)
+        with f.if_(f.not_null(entry)):
+            word = CT_FLAGS & ~3
+            f.set_bits(entry, I32(CtFlag.CLOSING << 8 * (CT_FLAGS - word)), word)
+
+    _by_family(f, s, mark)
+
+
+def mark_closing(f: Function, maps: Maps, s: Stream) -> None:
+    """The judged socket knows that it is to close."""
+
+    def mark(family: int, key: Value) -> None:
+        found = f.lookup(maps[f"marks{family}"], key)
+        with f.if_(f.not_null(found)):
+            f.set_bits(found, I32(MARK_CLOSING), MARK_FLAGS)
 
     _by_family(f, s, mark)
 
@@ -85,14 +100,7 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
         f.leave(done)
     payload = flow.get("payload")
     direction = f.sub(f.to(flow.get("stream"), I32), 1)
-    found: list[tuple[Value, ir.Block]] = []
-    with f.if_else(f.eq(flow.get("family"), 4)) as branches:
-        for branch, family in zip(branches, (4, 6), strict=True):
-            with branch:
-                found.append((f.lookup(maps[f"marks{family}"], key), f.b.block))
-    mark = f.b.phi(PTR)
-    for value, block in found:
-        mark.add_incoming(value, block)
+    mark = _find(f, maps, flow, key)
     seen = f.var(0, I8)
     with f.if_(f.not_null(mark)), f.if_(f.eq(f.load(mark, I32, MARK_DIRECTION), direction)):
         seen.set(1)
@@ -104,9 +112,7 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
         f.leave(denied)
     judged_way = f.eq(f.to(flow.get("direction"), I32), direction)
     with f.if_(f.both(f.not_(judged_way), f.ne(payload, 0))):
-        flow.set("answers", 1)
-        flow.set("best", f.load(mark, I64, MARK_COOKIE))
-        f.store(mark, f.add(flow.get("sequence"), payload), offset=MARK_SENT)
+        _is_answer(f, flow, mark)
     flags = flow.get("tcp_flags")
     with f.if_(f.both(judged_way, f.ne(payload, 0), f.bits(flags, TCP_URG))):
         f.leave(denied)  # the program would see one byte more than who reads
@@ -114,11 +120,50 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
         _within_ledger(f, maps, flow, mark, denied)
     with f.if_(f.bits(f.load(mark, I32, MARK_FLAGS), MARK_POISONED)):
         _closing(f, maps, flow, mark, judged_way, done)
+        f.b.position_at_end(f.b.append_basic_block("closing"))
     f.leave(done)
     f.b.position_at_end(denied)
     flow.settle(0, int(Reason.L7_NOT_SEEN))
     f.leave(done)
     f.b.position_at_end(done)
+
+
+def pass_known(f: Function, maps: Maps, flow: Flow, key: Value, direction: Value, unknown: ir.Block) -> None:
+    """The same for payload of a known connection in whose `direction` (i8) requests travel; leaves to `unknown` unless it passes."""
+    mark = _find(f, maps, flow, key)
+    with f.if_(f.is_null(mark)):
+        f.leave(unknown)
+    with f.if_(
+        f.either(f.ne(f.load(mark, I32, MARK_DIRECTION), f.to(direction, I32)), f.ne(f.load(mark, I32, MARK_FLAGS), 0))
+    ):
+        f.leave(unknown)
+    with f.if_else(f.eq(flow.get("direction"), direction)) as (judged_way, answer):
+        with judged_way:
+            with f.if_(f.bits(flow.get("tcp_flags"), TCP_URG)):
+                f.leave(unknown)
+            with f.if_(f.eq(direction, int(Direction.EGRESS))):
+                _within_ledger(f, maps, flow, mark, unknown)
+        with answer:
+            _is_answer(f, flow, mark)
+
+
+def _find(f: Function, maps: Maps, flow: Flow, key: Value) -> Value:
+    """The mark with the packet's key in the table of its family, or null."""
+    found: list[tuple[Value, ir.Block]] = []
+    with f.if_else(f.eq(flow.get("family"), 4)) as branches:
+        for branch, family in zip(branches, (4, 6), strict=True):
+            with branch:
+                found.append((f.lookup(maps[f"marks{family}"], key), f.b.block))
+    mark = f.b.phi(PTR)
+    for value, block in found:
+        mark.add_incoming(value, block)
+    return mark
+
+
+def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
+    flow.set("answers", 1)
+    flow.set("best", f.load(mark, I64, MARK_COOKIE))
+    f.store(mark, f.add(flow.get("sequence"), flow.get("payload")), offset=MARK_SENT)
 
 
 def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:
@@ -140,17 +185,30 @@ def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
 
 
 def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value, done: ir.Block) -> None:
-    """Of a connection that is to end, the judged socket's keepalive probes are kept back: bare acknowledgements of the byte before the next. Without
-    an answer it gives up."""
-    bare = f.both(f.eq(flow.get("payload"), 0), f.not_(f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)))
+    """Of a connection that is to end. A server's socket learns it when it has to send something again, so until then nothing that acknowledges reaches
+    it. Then, and a client's from the first, probes its peer: bare acknowledgements of the byte before the next, which are kept back. Without an
+    answer it gives up."""
+    keep_back = f.b.append_basic_block("keep_back")
+    ends = f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)
+    with f.if_(ends):
+        f.leave(done)
+    is_bare = f.eq(flow.get("payload"), 0)
     leaves = f.eq(flow.get("direction"), int(Direction.EGRESS))
-    with f.if_(f.not_(f.both(bare, leaves))):
+    with f.if_(f.not_(leaves)):
+        knows = f.bits(f.load(mark, I32, MARK_FLAGS), MARK_CLOSING)
+        with f.if_(f.both(judged_way, f.not_(f.both(is_bare, knows)))):
+            f.leave(keep_back)
+        f.leave(done)
+    with f.if_(f.not_(is_bare)):
         f.leave(done)
     following = f.var(f.load(mark, I32, MARK_SENT))
     with f.if_(judged_way):
         s = _stream(f, maps, mark, done)
         following.set(f.add(s.get("base"), f.to(s.get("approved"), I32)))
     with f.if_(f.eq(f.add(flow.get("sequence"), 1), following.get())):
-        flow.settle(0, int(Reason.L7_NOT_SEEN))
-        flow.raise_flag(Flag.TOLD)
+        f.leave(keep_back)
+    f.leave(done)
+    f.b.position_at_end(keep_back)
+    flow.settle(0, int(Reason.L7_NOT_SEEN))
+    flow.raise_flag(Flag.TOLD)
     f.leave(done)

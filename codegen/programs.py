@@ -186,10 +186,7 @@ class _ProgramBuilder:
         flow.settle(1, int(Reason.NONE))
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
-        watch = self.parts.watch
-        if watch is not None and traits.context is not Context.XDP:
-            with f.if_(f.both(f.ne(flow.get("answers"), 0), f.ne(flow.get("verdict"), 0))):
-                f.call(watch, self.context, flow.pointer)
+        self._watch()
         leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
@@ -345,10 +342,16 @@ class _ProgramBuilder:
                     with f.if_(f.not_(self._is_quiet())):
                         f.leave(asked)
                     rule = known.let_through(
-                        f, self.maps, flow, asked, remembers=self.traits.context is not Context.CGROUP
+                        f,
+                        self.maps,
+                        flow,
+                        asked,
+                        remembers=self.traits.context is not Context.CGROUP,
+                        has_streams=self.parts.has_streams,
                     )
+                    self._watch()
                     if self.traits.context is not Context.CGROUP:
-                        f.call(self.parts.remember, flow.pointer, rule)
+                        self._remember(rule)
                     f.ret(self.traits.passed)
             with other:
                 self._whole_length()
@@ -358,6 +361,22 @@ class _ProgramBuilder:
         f.leave(asked)
         f.b.position_at_end(asked)
         self.is_parsed = True
+
+    def _remember(self, rule: Value) -> None:
+        f, flow = self.f, self.flow
+        assert self.parts.remember is not None
+        if not self.parts.has_streams:
+            f.call(self.parts.remember, flow.pointer, rule)
+            return
+        with f.if_(f.eq(flow.get("stream"), 0)):
+            f.call(self.parts.remember, flow.pointer, rule)
+
+    def _watch(self) -> None:
+        """Reads the answers that a packet of a judged stream may have."""
+        f, flow, watch = self.f, self.flow, self.parts.watch
+        if watch is not None and self.traits.context is not Context.XDP:
+            with f.if_(f.ne(flow.get("answers"), 0)):
+                f.call(watch, self.context, flow.pointer)
 
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""

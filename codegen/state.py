@@ -324,8 +324,6 @@ class _Builder:
         """Time and TCP flags of a packet that passed, and that the next one like it need not be asked more than its entry."""
         f = self.f
         checked, as_ = checked_at(f, self.flow.get("direction")), checked_as(f, self.flow)
-        if self.has_streams:  # each of their packets asks for the stream
-            as_ = f.select(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.STREAM), I32(0), as_)
         with f.if_(f.ne(f.load(entry, I32, checked), as_)):
             f.store(entry, as_, offset=checked)
         seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
@@ -382,8 +380,6 @@ class _Builder:
         f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
             travels = f.eq(flow.get("direction"), int(direction))
-            if self.has_streams:
-                travels = f.both(travels, f.not_(judged))
             f.store(value, f.select(travels, checked_as(f, flow), I32(0)), offset=offset)
         self._write_key("")
         failed = f.var(self._update(NO_EXIST))

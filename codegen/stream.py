@@ -29,9 +29,9 @@ _FIELDS: list[tuple[str, int]] = [
     ("family", 1),
     ("direction", 1),  # of the connection's first packet
     ("slot", 1),  # generation slot of the program that runs
-    ("state", 1),  # State bits
     ("logs", 1),  # the connection's rules say `log`
-    ("pad", 3),
+    ("state", 2),  # State bits
+    ("pad", 2),
     ("rank", 4),  # of the connection's rule
     ("audit_rank", 4),
     ("level", 4),  # of the rules that are being collected: level << 2 | action
@@ -119,11 +119,13 @@ class State(IntEnum):
     POISONED = 1  # nothing more of it is let through
     MUST_MATCH = 2  # its rules have to be found anew before the request at hand is judged
     FILLS = 4  # what a client sent last are bytes of ours
-    OTHER_SLOT = 8  # the program of the other slot judges the request at hand
+    OTHER_SLOT = 8  # the program of the other slot judges what follows the request at hand
     TOO_MANY = 16  # more rules than there is room for
     OPAQUE = 32  # its connection needs no judging any more
     CLOSED = 64  # its socket was told to close
     ENDED = 128  # nothing of what a client sends is read any more
+    HANDED = 256  # by the program of the other slot, to finish the request at hand
+    RESUMES = 512  # … which has finished it
 
 
 class Told(IntEnum):

@@ -144,24 +144,12 @@ def _build_judge(
 
 
 def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, hook: StreamHook, span: Span) -> None:
-    """enter_HOOK of the two verdict programs: a request that was begun is finished by the program of its slot, all else is judged by the
-    slot that `switch` names."""
+    """enter_HOOK of the two verdict programs: the program of the slot that `switch` names."""
     name = hook.name.lower()
     f = program(module, debug, ENTRY_PREFIX + name, hook, span)
-    s = stream_of(f, maps, hook)
     switch = f.lookup_index(maps["switch"], 0)
     with f.if_(f.not_null(switch)):
-        state = f.load(switch, I32)
-        slot = f.var(f.to(f.sub(state, int(LoadState.ACTIVE)), I8))
-        s.drop("state", State.OTHER_SLOT)
-        with f.if_(f.ne(s.get("mode"), Mode.START)):
-            slot.set(s.get("slot"))
-        s.set("slot", slot.get())
-        s.set("position", 0)
-        s.set("window_at", 0)
-        s.set("window_length", 0)
-        s.set("request_at", 0)
-        tail_call(f, maps, hook, slot.get())
+        tail_call(f, maps, hook, f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8))
     f.ret(SK_DROP)
     f.close()
 
@@ -215,15 +203,17 @@ def build_verdict(
         else:
             _end_by_msg(f, maps, s)
     s.set("length", length)
-    with f.if_(f.eq(s.get("position"), 0)):
+    with f.if_(f.not_(s.has("state", State.RESUMES))):
+        s.set("position", 0)
+        s.set("window_length", 0)
+        s.set("request_at", 0)
         s.set("carried", f.to(f.ne(s.get("mode"), Mode.START), I8))
-    _look_for_changes(f, maps, s, end)
+    _look_for_changes(f, maps, hook, s, end)
     slot = http.context_slot(f, f.args[0], s.pointer)
     f.repeat(MOST_STEPS, step, slot)
     with f.if_(f.both(s.has("state", State.OTHER_SLOT), _stopped_at_start(f, s))):
         s.set("slot", f.xor(s.get("slot"), 1))
-        s.drop("state", State.OTHER_SLOT)
-        s.raise_("state", State.MUST_MATCH)
+        s.raise_("state", State.RESUMES | State.MUST_MATCH)
         tail_call(f, maps, hook, s.get("slot"))
         f.ret(SK_DROP)
     with f.if_(f.both(s.has("state", State.MUST_MATCH), _stopped_at_start(f, s))):
@@ -244,38 +234,48 @@ def _stopped_at_start(f: Function, s: Stream) -> Value:
     return f.both(f.eq(s.get("mode"), Mode.START), f.cmp("<", s.get("position"), s.get("length")))
 
 
-def _look_for_changes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
-    """Whether this program may finish the request at hand, and whether the next needs its rules found anew."""
+def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end: ir.Block) -> None:
+    """Whether this program may finish the request at hand, and whether the next needs its rules found anew. A request that was begun under the
+    program of the other slot, the one before, is handed to that."""
     config = f.lookup_index(maps["config"], 0)
     with f.if_(f.is_null(config)):
         f.ret(SK_DROP)
-    with f.if_(f.eq(f.load(config, I32, CONFIG_STATE), int(LoadState.NOT_READY))):
+    with f.if_(f.ne(f.load(config, I32, CONFIG_STATE), int(LoadState.ACTIVE))):
         f.ret(SK_DROP)
+    state = s.get("state")
+    handed = f.bits(state, State.HANDED)
+    s.drop("state", State.HANDED | State.RESUMES | State.OTHER_SLOT)
     with f.if_(f.ne(s.get("generation"), f.load(config, I32, CONFIG_GENERATION))):
         s.raise_("state", State.MUST_MATCH)
-    switch = f.lookup_index(maps["switch"], 0)
-    with f.if_(f.not_null(switch)):
-        present = f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8)
-        with f.if_(f.ne(present, s.get("slot"))):
-            s.raise_("state", State.OTHER_SLOT)
     with f.if_(s.has("told", Told.REFUSED)):
-        s.set("saw", int(Saw.EARLY_BYTES))
-        s.raise_("state", State.POISONED)
-        s.set("answer", int(Answer.CLOSED))
+        _give_up(s, Saw.EARLY_BYTES)
         f.leave(end)
+    with f.if_(handed):
+        s.raise_("state", State.OTHER_SLOT)
     begun = f.ne(s.get("mode"), Mode.START)
     with f.if_(f.both(begun, f.ne(s.get("load"), f.load(config, I32, CONFIG_LOAD)))):
-        s.set("saw", int(Saw.CONFIGURATION))
-        s.raise_("state", State.POISONED)
-        s.set("answer", int(Answer.CLOSED))
+        switch = f.lookup_index(maps["switch"], 0)
+        with f.if_(f.both(f.not_(handed), f.not_null(switch))):
+            present = f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8)
+            s.set("slot", f.xor(present, 1))
+            s.raise_("state", State.HANDED)
+            tail_call(f, maps, hook, s.get("slot"))
+        s.drop("state", State.HANDED)
+        _give_up(s, Saw.CONFIGURATION)
         f.leave(end)
+
+
+def _give_up(s: Stream, saw: Saw) -> None:
+    """What follows cannot be judged."""
+    s.set("saw", int(saw))
+    s.raise_("state", State.POISONED)
+    s.set("answer", int(Answer.CLOSED))
 
 
 def _match_again(f: Function, s: Stream, parts: StreamParts) -> None:
     found = f.call(parts.match, s.pointer)
     with f.if_(f.eq(found, int(Found.DENIED))):
-        s.raise_("state", State.POISONED)
-        s.set("answer", int(Answer.CLOSED))
+        _give_up(s, Saw.NOTHING)
         s.set("request_at", s.get("position"))
         s.set("position", s.get("length"))
     with f.if_(f.eq(found, int(Found.PLAIN))):

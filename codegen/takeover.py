@@ -10,7 +10,7 @@ from policyc.artifact.stream_layout import StreamHook
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.marks import NO_EXIST, make_mark, remove_mark
+from policyc.codegen.marks import NO_EXIST, make_mark, mark_closing, remove_mark
 from policyc.codegen.records import CONFIG_STATE
 from policyc.codegen.stream import State, Stream
 from policyc.codegen.stream_programs import StreamParts, program, tail_call
@@ -18,8 +18,14 @@ from policyc.codegen.stream_rules import Found
 from policyc.ir.flat import ServiceSet
 from policyc.model import Direction, Span
 
-ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT, SENDS = 4, 5, 10, 12, 14  # BPF_SOCK_OPS_*, linux/bpf.h
-CALL_STATE, CALL_RTT, CALL_SENDS = 4, 8, 64  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG, WRITE_HDR_OPT_CB_FLAG
+ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, RETRANSMITS, STATE_CHANGED, RTT = (
+    4,
+    5,
+    8,
+    10,
+    12,
+)  # BPF_SOCK_OPS_*, linux/bpf.h
+CALL_RETRANSMITS, CALL_STATE, CALL_RTT = 1, 4, 8  # BPF_SOCK_OPS_RTO_CB_FLAG, STATE_CB_FLAG, RTT_CB_FLAG
 # struct bpf_sock_ops
 OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, RCV_NXT, SND_NXT, SOCKET = (
     0, 4, 20, 24, 28, 32, 48, 64, 68, 100, 104, 184,
@@ -41,7 +47,9 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     f = program(module, debug, ENTRY_PREFIX + hook.name.lower(), hook, span)
     context = f.args[0]
     op = f.load(context, I32, OP)
-    with f.if_(f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, STATE_CHANGED, RTT, SENDS)))):
+    with f.if_(
+        f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, RETRANSMITS, STATE_CHANGED, RTT)))
+    ):
         f.ret(PASSED)
     with f.if_(f.either(f.eq(op, ACTIVE_ESTABLISHED), f.eq(op, PASSIVE_ESTABLISHED))):
         with f.if_(f.ne(f.load(context, I32, REPLY), 0)):
@@ -80,7 +88,7 @@ def build(
         f.ret(PASSED)
     s = Stream(f, pointer)
     with f.if_(f.ne(op, STATE_CHANGED)):
-        _close(f, s)
+        _close(f, maps, s)
         f.ret(PASSED)
     with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
         remove_mark(f, maps, s)
@@ -129,8 +137,9 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
         f.store(known, f.load(cookie, I64))
     with f.if_(f.ne(f.helper(Helper.SOCK_HASH_UPDATE, context, sockets, cookie, NO_EXIST), 0)):
         f.leave(forget)
-    # Of a socket that is denied some byte, what it sends next must come to us: a server acknowledges what it got, a client has FILLER acknowledged.
-    asks = CALL_SENDS if direction is Direction.INGRESS else CALL_RTT
+    # By these a denied stream's socket comes back to us: a server's when it sends its answer, or ours, again (marks.py lets nobody acknowledge
+    # it), a client's when FILLER is acknowledged.
+    asks = CALL_RETRANSMITS if direction is Direction.INGRESS else CALL_RTT
     f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | asks))
     # From here on its payload passes. Without a mark (a full table) it does not.
     make_mark(f, maps, s, f.load(cookie, I64))
@@ -168,11 +177,12 @@ def _fill(f: Function, s: Stream, direction: Direction, subject: Value, local_po
                         f.store(s.address("remote", 4 * i), f.load(context, I32, REMOTE6 + 4 * i))
 
 
-def _close(f: Function, s: Stream) -> None:
+def _close(f: Function, maps: Maps, s: Stream) -> None:
     """A socket whose stream was denied probes its peer, whose answers are kept back: it times out two seconds later."""
     with f.if_(f.either(f.not_(s.has("state", State.POISONED)), s.has("state", State.CLOSED))):
         f.ret(PASSED)
     s.raise_("state", State.CLOSED)
+    mark_closing(f, maps, s)
     value = f.slot(I32, "option", align=4)
     f.store(value, 1, I32)
     options = ((SOL_TCP, TCP_KEEPIDLE), (SOL_TCP, TCP_KEEPINTVL), (SOL_TCP, TCP_KEEPCNT), (SOL_SOCKET, SO_KEEPALIVE))

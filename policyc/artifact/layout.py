@@ -148,6 +148,7 @@ class CtFlag(IntEnum):
     DENIED = 16  # judged again and no longer allowed
     REMEMBERED = 32  # `recent` may answer for it
     STREAM = 64  # its requests are judged: payload passes only while its stream is seen
+    CLOSING = 128  # a request was denied: the connection is being closed
 
 
 # Idle times in units of 2**30 ns (1.07 s).

@@ -31,7 +31,8 @@ CGROUP_SUBJECT = struct.Struct("<Q")  # the endpoint index of the cgroup that th
 # A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags, and, where it is
 # the server's that is judged, the sequence number behind what that sent last.
 MARK = struct.Struct("<QIIII")
-MARK_POISONED = 1  # a request was denied: the connection is being closed
+MARK_POISONED = 1  # a request was denied: the connection is to be closed
+MARK_CLOSING = 2  # its socket knows
 # Of a client's socket (sk_storage): its own cookie, by which sk_msg finds the stream.
 SOCKET_STREAM = struct.Struct("<Q")
 
