@@ -142,8 +142,11 @@ class _Step:
     def _finish(self) -> None:
         """The request has been passed whole."""
         f, s = self.f, self.stream
-        waits = s.has("framing", Framing.SWITCHES)
-        s.set("mode", f.select(waits, I8(Mode.UPGRADED), I8(Mode.START)))
+        s.set("mode", Mode.START)
+        with f.if_(s.has("framing", Framing.SWITCHES)):
+            # Answers are watched where a block is in force.
+            watched = f.ne(s.get("rules_length"), 0)
+            s.set("mode", f.select(watched, I8(Mode.UPGRADED), I8(Mode.OPAQUE)))
 
     def _begin(self) -> None:
         f, s = self.f, self.stream
@@ -153,6 +156,8 @@ class _Step:
         s.set("head", 0)
         s.set("request_at", s.get("position"))
         s.set("mode", Mode.METHOD)
+        with f.if_(f.ne(s.get("begun"), s.get("answered"))):
+            s.set("framing", Framing.WAITS)
         self._enter(self.data.http.method)
 
     def _enter(self, automaton: Value) -> None:
@@ -288,7 +293,9 @@ class _Step:
             self.malformed(Saw.TRAILER)
         with f.if_(f.both(f.eq(mode, Mode.NAME), folded)):
             self.malformed(Saw.FOLDED_LINE)
-        with f.if_(f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST))):
+        last = self._last_byte()
+        of_host = f.both(f.eq(mode, Mode.VALUE), f.eq(s.get("header"), HOST), f.ne(last, LF), f.ne(last, 0))
+        with f.if_(of_host):
             self.malformed(Saw.HOST)
         saws = {
             Mode.METHOD: Saw.START_LINE, Mode.PATH: Saw.TARGET, Mode.QUERY_KEY: Saw.TARGET,
@@ -332,9 +339,7 @@ class _Step:
         with f.if_(f.eq(self.stop, Stop.ESCAPE)):
             self._escape(Mode.PATH)
         with f.if_(f.eq(self.outcome, 0)):
-            with f.if_(f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))):
-                self.malformed(Saw.HTTP2)
-            self.malformed(Saw.TARGET)
+            self._bad_target()
         s.set("path", self.outcome)
         self._form()
         with f.if_else(f.eq(self.stop, Stop.QUERY)) as (query, end):
@@ -351,7 +356,13 @@ class _Step:
         stray = f.both(f.eq(form, ASTERISK), f.ne(method, METHOD_OPTIONS))
         other = f.ne(f.to(f.eq(form, AUTHORITY), I8), f.to(f.eq(method, METHOD_CONNECT), I8))
         with f.if_(f.either(stray, other)):
-            self.malformed(Saw.TARGET)
+            self._bad_target()
+
+    def _bad_target(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))):
+            self.malformed(Saw.HTTP2)
+        self.malformed(Saw.TARGET)
 
     def _to_version(self) -> None:
         self.stream.set("mode", Mode.VERSION)
@@ -678,9 +689,6 @@ class _Step:
             f.leave(self.more)
         with f.if_(f.eq(f.call(self.judges.judge, s.pointer), 0)):
             f.ret(1)
-        with f.if_(s.has("state", State.OPAQUE)):
-            s.set("mode", Mode.OPAQUE)
-            f.leave(self.more)
         self._count()
         with f.if_(s.has("framing", Framing.CHUNKED)):
             s.set("mode", Mode.CHUNK_SIZE)

@@ -68,19 +68,21 @@ def build_head(module: ir.Module, debug: DebugInfo, data: HttpData, variants: in
     f.ret(0)
     f.b.position_at_end(bad)
     s.set("saw", saw.get())
-    malformed(f, s)
+    malformed(f, s, variants)
     f.ret(0)
     return f.close()
 
 
-def malformed(f: Function, s: Stream) -> None:
+def malformed(f: Function, s: Stream, variants: int) -> None:
     """The outcome of a request that is none; where no block in force judges the connection only the prospective one is a denial."""
+    _malformed_as(s, "")
+    if variants == 1:
+        _copy_outcome(s)
+        return
+    _malformed_as(s, "audit_")
     for prefix in ("", "audit_"):
-        _malformed_as(s, prefix)
-    with f.if_(f.eq(s.get("rules_length"), 0)):
-        by_connection(s, "")
-    with f.if_(f.eq(s.get("audit_rules_length"), 0)):
-        by_connection(s, "audit_")
+        with f.if_(f.eq(s.get(prefix + "rules_length"), 0)):
+            by_connection(s, prefix)
 
 
 def _malformed_as(s: Stream, prefix: str) -> None:

@@ -121,7 +121,6 @@ class State(IntEnum):
     FILLS = 4  # what a client sent last are bytes of ours
     OTHER_SLOT = 8  # the program of the other slot judges what follows the request at hand
     TOO_MANY = 16  # more rules than there is room for
-    OPAQUE = 32  # its connection needs no judging any more
     CLOSED = 64  # its socket was told to close
     ENDED = 128  # nothing of what a client sends is read any more
     HANDED = 256  # by the program of the other slot, to finish the request at hand
@@ -170,7 +169,7 @@ class Framing(IntEnum):
     EXPECT = 32
     TRAILERS = 64
     SWITCHES = 128  # an allowed Upgrade or CONNECT
-    OTHER_ENCODING = 256
+    WAITS = 256  # it began behind a request that was not answered
 
 
 OFFSET: dict[str, int] = {}

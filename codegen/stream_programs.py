@@ -68,7 +68,8 @@ def build_parts(
     denied = _build_denied(module, debug, maps, report, span)
     head = http_verdict.build_head(module, debug, data, len(matcher.variants), span)
     judges = http.Judges(
-        _build_judge(module, debug, head, report, denied, span), _build_malformed(module, debug, denied, span)
+        _build_judge(module, debug, head, report, denied, span),
+        _build_malformed(module, debug, denied, len(matcher.variants), span),
     )
     return StreamParts(
         data,
@@ -96,27 +97,29 @@ def _build_denied(module: ir.Module, debug: DebugInfo, maps: Maps, report: ir.Fu
         s.set("entry", 0)
         s.set("rule", 0)
     with f.if_(f.ne(s.get("verdict"), 0)):
-        s.raise_("state", State.OPAQUE)
         f.call(report, s.pointer)
         f.ret(1)
     s.raise_("state", State.POISONED)
     # Only where no earlier answer can be under way the client takes ours for this request's.
-    sound = f.both(f.eq(s.get("begun"), s.get("answered")), f.cmp("<=", s.get("mode"), Mode.HEAD_END))
-    sound = f.both(sound, f.not_(s.has("framing", Framing.TRAILERS)))
+    sound = f.both(
+        f.cmp("<=", s.get("mode"), Mode.HEAD_END), f.not_(s.has("framing", Framing.TRAILERS | Framing.WAITS))
+    )
     s.set("answer", f.select(sound, I8(Answer.FORBIDDEN), I8(Answer.CLOSED)))
     f.call(report, s.pointer)
     poison_mark(f, maps, s)
     return f.close()
 
 
-def _build_malformed(module: ir.Module, debug: DebugInfo, denied: ir.Function, span: Span) -> ir.Function:
+def _build_malformed(
+    module: ir.Module, debug: DebugInfo, denied: ir.Function, variants: int, span: Span
+) -> ir.Function:
     """stream_malformed(stream, saw): what was read is no request."""
     f = Function(module, debug, "stream_malformed", [("stream", PTR, debug_type(debug)), ("saw", I32, debug.u32)], span)
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
     s = Stream(f, f.args[0])
     s.set("saw", f.to(f.args[1], I8))
-    http_verdict.malformed(f, s)
+    http_verdict.malformed(f, s, variants)
     with f.if_(f.ne(f.call(denied, s.pointer), 0)):
         s.set("mode", Mode.OPAQUE)
         s.set("position", s.get("length"))
@@ -132,8 +135,7 @@ def _build_judge(
         f.ret(0)
     s = Stream(f, f.args[0])
     f.call(head, s.pointer)
-    malformed = f.both(f.ne(s.get("verdict"), 0), f.eq(s.get("audit_reason"), int(Reason.L7_MALFORMED)))
-    with f.if_(f.either(f.eq(s.get("verdict"), 0), malformed)):
+    with f.if_(f.eq(s.get("verdict"), 0)):
         f.ret(f.call(denied, s.pointer))
     f.call(report, s.pointer)
     f.ret(1)

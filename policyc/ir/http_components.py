@@ -1,5 +1,6 @@
 """Which rules with blocks can meet on one connection: same direction and level, a port in common, an endpoint that both can have as subject and one
-that both can have as peer. Where that is not cheap to know they are taken to meet: a component may be too large, never too small."""
+that both can have as peer. Where something is audited, rules of two levels can judge a connection, too, one in force and one prospectively: its
+requests are read once, for both. Where that is not cheap to know they are taken to meet: a component may be too large, never too small."""
 
 from __future__ import annotations
 
@@ -32,12 +33,17 @@ def components(policy_set: PolicySet, rules: Sequence[Rule]) -> list[list[Rule]]
     """`rules` in sets that are closed over meeting; in the order of `rules`, as are the sets by their first rule."""
     policies = {rule.order: policy for policy in policy_set.policies for rule in policy.rules}
     union = _Union(len(rules))
-    for together in _sharing_ports(rules):
+    audits = any(p.audit or any(_is_audited(r) for r in p.rules) for p in policy_set.policies)
+    for together in _sharing_ports(rules, over_levels=audits):
         _unite(union, together, rules, policies)
     result: dict[int, list[Rule]] = {}
     for index, rule in enumerate(rules):
         result.setdefault(union.root(index), []).append(rule)
     return list(result.values())
+
+
+def _is_audited(rule: Rule) -> bool:
+    return rule.audit or (rule.http is not None and rule.http.audit)
 
 
 class _Union:
@@ -54,12 +60,13 @@ class _Union:
         self.parents[self.root(second)] = self.root(first)
 
 
-def _sharing_ports(rules: Sequence[Rule]) -> list[tuple[int, ...]]:
-    """Sets of rules of one direction and level that have a port in common, the larger ones first; every two such rules are in one of them."""
+def _sharing_ports(rules: Sequence[Rule], over_levels: bool) -> list[tuple[int, ...]]:
+    """Sets of rules of one direction and level (any level if `over_levels`) that have a port in common, the larger ones first; every two such rules are in one of them."""
     events: dict[tuple[int, int, int], list[tuple[int, int, int]]] = defaultdict(list)
     for index, rule in enumerate(rules):
         for first, last in _ports(rule.services):
-            events[rule.direction, rule.tier, rule.priority] += [(first, 1, index), (last + 1, 0, index)]
+            level = (0, 0) if over_levels else (rule.tier, rule.priority)
+            events[rule.direction, *level] += [(first, 1, index), (last + 1, 0, index)]
     found: dict[tuple[int, ...], None] = {}
     for key in sorted(events):
         active: dict[int, int] = defaultdict(int)

@@ -2,8 +2,8 @@
 
 Conventions (those of `policyc.ir.tables` hold, too)
 -----------
-- A *component* is a set of rules that can meet on one connection (same direction and level, services that share a port, subjects that
-  one endpoint can match), closed over meeting. Every rule with a block is in exactly one.
+- A *component* is a set of rules that can meet on one connection (same direction and level, or any level where something is
+  audited, services that share a port, subjects that one endpoint can match), closed over meeting. Every rule with a block is in exactly one.
 - A component's *entries* are numbered in the order in which they decide: deny entries first, then allow entries, each by the rank of their
   rule, then by their number in its block. The first that matches decides. *Words* are 64 of them each: bit E % 64 of word E // 64;
   at least one.
