@@ -269,3 +269,35 @@ def test_one_load_judges_the_streams_of_a_cgroup(scene: Scene) -> None:
     scene.operator.run(
         "load", str(scene.compile(OPEN)), "--name", "second", "--endpoints", str(scene.endpoints({"api": "cgroup"}))
     )
+
+
+# --- who sends is judged --------------------------------------------------------------------------------------------------
+
+EGRESS = """\
+policy web for { app == web } {
+  egress { allow to { app == api } on tcp/8080 http { GET "/public/**" } as pages }
+}
+"""
+
+
+def test_a_client_under_policy(scene: Scene, web: Agent) -> None:
+    """An older connection is reset, the others are judged before bytes leave; the monitor tells both ends as on the wire."""
+    number = connect(scene, web)
+    assert web.call(talker.ask, number, "/x") == "200"
+    built, file = str(scene.compile(EGRESS)), str(scene.endpoints({"web": "cgroup"}))
+    done = scene.operator.run("load", built, "--name", LOAD, "--endpoints", file, "--events", "all")
+    assert "1 socket was reset" in done.stderr
+    assert web.call(talker.state, number) in RESET
+    number = connect(scene, web)
+    assert [web.call(talker.ask, number, "/public/a"), web.call(talker.ask, connect(scene, web), "/x")] == [
+        "200",
+        "403",
+    ]
+    shown = scene.operator.run("monitor", LOAD, "--timeout", "0.5", "--type", "l7", "--from-selector", "app=web").stdout
+    assert shown.splitlines() == [
+        "([app=web]) => ([app=api]) http GET http://api/public/a Forwarded  e2e.pol:2:55",
+        "([app=web]) => ([app=api]) http GET http://api/x Denied (l7-no-entry) 403  e2e.pol:2:12",
+    ]
+    scene.operator.run("unload", LOAD)
+    assert web.call(talker.state, number) in RESET
+    assert leftovers(scene) == []
