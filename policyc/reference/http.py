@@ -120,9 +120,11 @@ class Court:
         return any(_any_matches(e.paths, head.path, "path") for block in self.blocks for e in block.entries)
 
     def decide(self, head: Head) -> Decision:
-        """About a request whose head is complete and well-formed."""
+        """About a request whose head is complete and of sound syntax."""
         if not self.judges:
             return self._plain()
+        if head.minor == 1 and head.host is None:
+            return self.malformed(Saw.HOST)
         if head.form in NAMED_FORMS and not self.names(head):
             return self.malformed(Saw.TARGET)
         if head.size > self.limit:
@@ -235,10 +237,12 @@ class HttpStream:
             head, sound = Head(), not self._unanswered
             self._begin = self._at
             if self._switching:
+                if not self._enforced.judges:
+                    return
                 self._malformed(head, Saw.EARLY_BYTES, sound=False)
                 return
             try:
-                yield from read_head(head, first, self._reading.limit, self._reading.names)
+                yield from read_head(head, first, self._reading.limit)
             except Malformed as error:
                 self._malformed(head, error.saw, sound)
                 return

@@ -7,7 +7,7 @@ the byte that may not stand there, else the delimiter of what it is a part of (R
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -104,13 +104,13 @@ class _Counted:
 # --- the start line -------------------------------------------------------------------------------------------------
 
 
-def read_head(head: Head, first: int, limit: int, is_named: Callable[[Head], bool]) -> Reader[None]:
-    """Read from the first byte, which is given, to the LF of the empty line. `limit` in bytes. `is_named`: whether a pattern names this
-    target of absolute or authority form."""
+def read_head(head: Head, first: int, limit: int) -> Reader[None]:
+    """Read from the first byte, which is given, to the LF of the empty line. `limit` in bytes. Whether there must be a Host, and a pattern that names
+    a target of absolute or authority form, is for those to ask who judge the whole."""
     source = _Counted(limit)
     source.note(first)
     yield from _read_method(head, first, source)
-    yield from _read_target(head, source, is_named)
+    yield from _read_target(head, source)
     yield from _read_version(head, source)
     while True:
         first = yield from source.next()
@@ -119,8 +119,6 @@ def read_head(head: Head, first: int, limit: int, is_named: Callable[[Head], boo
             break
         head.lines.append(line)
         _note_line(head, *line)
-    if head.minor == 1 and head.host is None:
-        raise Malformed(Saw.HOST)
     head.size = source.count
 
 
@@ -136,7 +134,7 @@ def _read_method(head: Head, byte: int, source: _Counted) -> Reader[None]:
     head.method = bytes(method)
 
 
-def _read_target(head: Head, source: _Counted, is_named: Callable[[Head], bool]) -> Reader[None]:
+def _read_target(head: Head, source: _Counted) -> Reader[None]:
     path, decoded = bytearray(), bytearray()
     while True:
         byte = yield from source.next()
@@ -160,8 +158,6 @@ def _read_target(head: Head, source: _Counted, is_named: Callable[[Head], bool])
         raise Malformed(Saw.HTTP2)
     head.form = _form(head.method, head.sent_path)
     _check_path(head, with_query=byte != SPACE)
-    if head.form in NAMED_FORMS and not is_named(head):
-        raise Malformed(Saw.TARGET)
     target = bytearray(path)
     while byte != SPACE:
         target.append(byte)
