@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from policyc.engine import request_answer
 from policyc.frontend import load
 from policyc.kernel_engine import compile_policy
 from policyc.kernel_requests import Reports
-from policyc.model import Direction, Endpoint, PolicySet, Rule
+from policyc.model import Direction, Endpoint, PolicySet
 from policyc.reference.http import HttpStream
 from policyc.reference.http_head import Head
 from policyc.reference.verdict import Judgement, Traffic, judge
@@ -81,11 +81,13 @@ def expect(case: Case, port: int, judgement: Judgement) -> Expected:
     writes: list[Write] = []
     verdicts = []
     through = sent = 0
+    late = b""
     for segment in case.segments:
         verdicts += stream.feed(segment.data, answered=False)
         through, sent = sent + stream.passed, sent + len(segment.data)
         if stream.end == "closed":
             writes.append(Write(segment.data, through, denied=True))
+            late = b"".join(map(response, stream.unanswered))
             break
         answer = b""
         if segment.answered:
@@ -96,18 +98,29 @@ def expect(case: Case, port: int, judgement: Judgement) -> Expected:
     if verdicts and verdicts[-1].answer == "403":
         refusal = FORBIDDEN if verdicts[-1].method == b"HEAD" else FORBIDDEN + BODY
     requests = tuple(map(request_answer, verdicts))
-    script = Script(port, tuple(writes), len(requests), refusal)
+    script = Script(port, tuple(writes), len(requests), refusal, late)
     return Expected(script, requests, judgement, case.stream, through, sent)
 
 
 # --- what happened ------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Difference:
+    """`kind` is the same for differences that are probably of one cause."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass
 class Played:
-    """`differences`: a text for each case that differs, by its place among the cases."""
+    """`differences` by the case's place among the cases."""
 
-    differences: dict[int, str] = field(default_factory=dict)
+    differences: dict[int, Difference] = field(default_factory=dict)
     streams: int = 0
     requests: int = 0
     bytes: int = 0
@@ -122,40 +135,29 @@ class Played:
         self.answers += other.answers
 
 
-def compare(expected: Expected, seen: Seen, reports: Reports, rules: Sequence[Rule], closing: bool) -> str | None:
-    """What differs, or None."""
+def compare(expected: Expected, seen: Seen, reports: Reports, closing: bool) -> Difference | None:
+    """What differs, or None. `closing`: a denied stream must have ended at both sides."""
+    told = _told(expected, seen, reports)
     if seen.stuck:
-        return f"stuck {seen.stuck}; {_told(expected, seen, reports, rules) or 'the reports are as they should be'}"
-    told = _told(expected, seen, reports, rules)
-    if told is not None:
-        return told
-    if (bytes_ := _bytes(expected, seen)) is not None:
-        return bytes_
-    script = expected.script
-    answers = b"".join(w.answer for w in script.writes) + script.refusal
-    if seen.received != answers:
-        return f"the client got {seen.received[-200:]!r} ({len(seen.received)}), should be {answers[-200:]!r} ({len(answers)})"
-    denied = bool(script.writes) and script.writes[-1].denied
-    ends = (seen.client_end, seen.server_end)
-    if not denied and ends != ("open", "open"):
-        return f"not denied, but the ends are {ends}"
-    if denied and closing and "open" in ends:
-        return f"denied, but the ends are {ends}"
-    return None
+        also = told.text if told is not None else "the reports are as they should be"
+        return Difference("stuck", f"stuck {seen.stuck}; {also}")
+    return told or _bytes(expected, seen) or _answers(expected, seen) or _ends(expected, seen, closing)
 
 
-def _told(expected: Expected, seen: Seen, reports: Reports, rules: Sequence[Rule]) -> str | None:
-    told = [reports.request(record, rules) for record in seen.events]
+def _told(expected: Expected, seen: Seen, reports: Reports) -> Difference | None:
+    told = [reports.request(record, expected.judgement.rules) for record in seen.events]
     for number, (one, other) in enumerate(zip(told, expected.requests, strict=False)):
         if one != other:
-            return f"request {number} is {words(one)}, should be {words(other)}"
-    if len(told) != len(expected.requests):
-        more = told[len(expected.requests) :] or expected.requests[len(told) :]
-        return f"{len(told)} requests instead of {len(expected.requests)}; {words(more[0])}"
-    return None
+            parts = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
+            return Difference(", ".join(parts), f"request {number} is {words(one)}, should be {words(other)}")
+    if len(told) == len(expected.requests):
+        return None
+    kind = "too many requests" if len(told) > len(expected.requests) else "too few requests"
+    more = told[len(expected.requests) :] or expected.requests[len(told) :]
+    return Difference(kind, f"{len(told)} requests instead of {len(expected.requests)}; {words(more[0])}")
 
 
-def _bytes(expected: Expected, seen: Seen) -> str | None:
+def _bytes(expected: Expected, seen: Seen) -> Difference | None:
     read, should = seen.read, expected.stream[: expected.through]
     if read == should:
         return None
@@ -168,7 +170,30 @@ def _bytes(expected: Expected, seen: Seen) -> str | None:
         # What the kernel delivered of a long write before the buffer with the deciding byte may be part of the head.
         if len(writes[-1].data) > LONG and expected.through <= len(read) < expected.deciding:
             return None
-    return f"the server read {len(read)} bytes …{read[-60:]!r}, should be {len(should)} …{should[-60:]!r}"
+    kind = "too many bytes" if len(read) > len(should) else "too few bytes"
+    return Difference(
+        kind, f"the server read {len(read)} bytes …{read[-60:]!r}, should be {len(should)} …{should[-60:]!r}"
+    )
+
+
+def _answers(expected: Expected, seen: Seen) -> Difference | None:
+    got, script = seen.received, expected.script
+    should = b"".join(w.answer for w in script.writes) + script.refusal
+    if got == should or (got.startswith(should) and (should + script.late).startswith(got)):
+        return None
+    return Difference(
+        "answers", f"the client got {got[-200:]!r} ({len(got)}), should be {should[-200:]!r} ({len(should)})"
+    )
+
+
+def _ends(expected: Expected, seen: Seen, closing: bool) -> Difference | None:
+    writes, ends = expected.script.writes, (seen.client_end, seen.server_end)
+    denied = bool(writes) and writes[-1].denied
+    if not denied and ends != ("open", "open"):
+        return Difference("ends", f"not denied, but the ends are {ends}")
+    if expected.script.closes and closing and "open" in ends:
+        return Difference("not closed", f"denied, but the ends are {ends}")
+    return None
 
 
 def _begin(expected: Expected) -> int:
@@ -285,16 +310,15 @@ class Loaded:
         done = self._kernel.agent.call(player.play, [expected[n].script for n in live], closing, patience=PATIENCE_S)
         played = Played(streams=len(cases))
         for n, seen in zip(live, done.seen, strict=True):
-            rules = judgements[n].rules
-            different = compare(expected[n], seen, self._reports, rules, closing)
+            different = compare(expected[n], seen, self._reports, closing)
             if different is not None:
-                played.differences[n] = f"{cases[n].name}: {different}"
+                played.differences[n] = replace(different, text=f"{cases[n].name}: {different}")
             played.requests += len(expected[n].requests)
             played.bytes += len(expected[n].stream)
             for request in expected[n].requests:
                 played.answers[request.outcome.verdict, request.outcome.reason, request.answer] += 1
         if done.lost:
-            played.differences.setdefault(0, f"{done.lost} events were lost")
+            played.differences.setdefault(0, Difference("lost", f"{done.lost} events were lost"))
         return played
 
 

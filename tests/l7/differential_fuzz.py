@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.l7.differential import Kernel, Played, draw, play
+from tests.l7.differential import Difference, Kernel, Played, draw, play
 from tests.l7.differential_case import Case, read, write
 from tests.l7.differential_shrink import shrink
 from tests.l7.place import Scene
@@ -56,10 +56,10 @@ class Campaign:
         finally:
             self.scene.rest()
 
-    def _report(self, case: Case, difference: str, kernel: Kernel, path: Path) -> None:
-        less = shrink(case, kernel)
-        again = list(play(kernel, [less]).differences.values())
-        path.write_text(write(less, again or [difference]))
+    def _report(self, case: Case, difference: Difference, kernel: Kernel, path: Path) -> None:
+        less = shrink(case, difference.kind, kernel)
+        again = list(map(str, play(kernel, [less], closing=True).differences.values()))
+        path.write_text(write(less, again or [difference.text]))
         print(f"  {len(less.stream)} bytes, {len(less.segments)} writes, {len(less.rules)} rules: {path}")
         print("\n".join(f"  {line}" for line in again), flush=True)
 
@@ -88,7 +88,7 @@ def main() -> int:
     with TemporaryDirectory() as folder, Scene(Path(folder), loopback=True) as scene:
         if case is not None:
             differences = play(Kernel(scene), [case], closing=True).differences
-            print("\n".join(differences.values()) or f"{given.case}: nothing differs")
+            print("\n".join(map(str, differences.values())) or f"{given.case}: nothing differs")
             return bool(differences)
         seed = secrets.randbelow(10**9) if given.seed is None else given.seed
         print(f"SEED={seed} SECONDS={given.seconds:g}", flush=True)

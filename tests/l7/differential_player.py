@@ -13,6 +13,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,12 +57,20 @@ class Write:
 
 @dataclass(frozen=True)
 class Script:
-    """`events`: how many reports of requests should come. `refusal`: what the client should get in place of a denied request."""
+    """`events`: how many reports of requests should come. `refusal`: what the client should get in place of a denied request. `late`: the server's
+    answers to what was allowed before it, sent when it is denied; they may be lost with the connection."""
 
     port: int
     writes: tuple[Write, ...]
     events: int
     refusal: bytes = b""
+    late: bytes = b""
+
+    @property
+    def closes(self) -> bool:
+        """Whether both ends are closed soon: the kernel does it when the server sends something behind the denial."""
+        denied = bool(self.writes) and self.writes[-1].denied
+        return denied and bool(self.refusal or self.late)
 
 
 @dataclass
@@ -264,8 +273,12 @@ class _Stream:
 
     def told(self, record: bytes) -> None:
         self.seen.events.append(record)
-        if not requests.fields(record)["verdict"]:
-            self._denied = True
+        if requests.fields(record)["verdict"] or self._denied:
+            return
+        self._denied = True
+        if self.script.late and self._server is not None and self.seen.server_end == "open":
+            with suppress(OSError):
+                self._server.sendall(self.script.late)
 
     def ready(self, number: int, what: int) -> None:
         if self._client is not None and number == self._client.fileno():
@@ -362,7 +375,7 @@ class _Stream:
 
     def closed(self) -> bool:
         """Whether a stream that was denied has ended at both sides."""
-        if not self.script.writes or not self.script.writes[-1].denied:
+        if not self.script.closes:
             return True
         return self.seen.client_end != "open" and self.seen.server_end != "open"
 

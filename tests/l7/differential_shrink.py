@@ -6,30 +6,35 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from tests.l7.differential import Kernel, Loaded, checked, play
+from tests.l7.differential import Kernel, Loaded, Played, checked, play
 from tests.l7.differential_case import Case, Ground, Rules, Segment, ground
 
+NOT_CLOSED = "not closed"
 AT_ONCE = 60  # grounds of other rules in one load
 
 
-def shrink(case: Case, kernel: Kernel, seconds: float = 120) -> Case:
-    """A case that does not differ is returned as it is."""
+def shrink(case: Case, kind: str, kernel: Kernel, seconds: float = 120) -> Case:
+    """`kind`: of the difference that is to stay."""
     until = time.monotonic() + seconds
     before = None
     while case != before and time.monotonic() < until:
         before = case
         with kernel.loaded(ground([case])) as loaded:
-            while time.monotonic() < until and (less := _first(loaded, _less_stream(case))) is not None:
+            while time.monotonic() < until and (less := _first(loaded, _less_stream(case), kind)) is not None:
                 case = less
-        while time.monotonic() < until and (less := _with_less_rules(case, kernel)) is not None:
+        while time.monotonic() < until and (less := _with_less_rules(case, kind, kernel)) is not None:
             case = less
     return case
 
 
-def _first(loaded: Loaded, candidates: Iterable[Case]) -> Case | None:
+def _first(loaded: Loaded, candidates: Iterable[Case], kind: str) -> Case | None:
     cases = list(candidates)
-    differences = loaded.play(cases).differences if cases else {}
-    return cases[min(differences)] if differences else None
+    return _chosen(cases, loaded.play(cases, kind == NOT_CLOSED), kind) if cases else None
+
+
+def _chosen(cases: Sequence[Case], done: Played, kind: str) -> Case | None:
+    found = [at for at, difference in done.differences.items() if difference.kind == kind]
+    return cases[min(found)] if found else None
 
 
 def _less_stream(case: Case) -> Iterator[Case]:
@@ -58,14 +63,14 @@ def _without(case: Case, at: int, size: int) -> Case:
     return replace(case, segments=tuple(segments))
 
 
-def _with_less_rules(case: Case, kernel: Kernel) -> Case | None:
+def _with_less_rules(case: Case, kind: str, kernel: Kernel) -> Case | None:
     candidates = [replace(case, rules=rules) for rules in _less_rules(case.rules)]
     sound = [c for c in dict.fromkeys(candidates) if c.rules != case.rules and _is_policy(ground([c]))]
     for at in range(0, len(sound), AT_ONCE):
         some: Sequence[Case] = sound[at : at + AT_ONCE]
-        differences = play(kernel, some).differences
-        if differences:
-            return some[min(differences)]
+        found = _chosen(some, play(kernel, some, kind == NOT_CLOSED), kind)
+        if found is not None:
+            return found
     return None
 
 
