@@ -62,10 +62,11 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     report_function = report.build(module, debug, maps, span)
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
-    watch = answers.build(module, debug, maps, span) if http is not None else None
-    parts = programs.Parts(
-        parsers, matcher, judge, report_function, remember, tables.needs_peer_class, http is not None, watch
-    )
+    streams = None
+    if http is not None:
+        see = state.build_streams_only(module, debug, maps, [*_stream_services(policy).values()], span)
+        streams = programs.Streams(see, answers.build(module, debug, maps, span))
+    parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class, streams)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)

@@ -60,7 +60,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("stream", 1),  # requests of the connection are judged; 1 + the direction of its first packet once that is known
     ("audit_stream", 1),
     ("answers", 1),  # it may have an answer of a server, to a stream whose cookie stands in `best`
-    ("pad", 1),
+    ("streams_only", 1),  # at a cgroup whose endpoint is judged at its interface: only whether the stream is seen
     ("payload_at", 4),  # where in the buffer TCP's payload begins
 ]
 

@@ -89,6 +89,7 @@ class Function:
         self.b = ir.IRBuilder(body)
         self._body = body
         self._index: Value | None = None
+        self._shared: dict[str, Value] = {}
         self.scope = debug.subprogram(name, span.line, span.file, [(n, d) for n, _, d in args], debug.i32, local=static)
         fn.set_metadata("dbg", self.scope)
         self.at(span)
@@ -201,6 +202,12 @@ class Function:
         self.b.debug_metadata = saved
         self.b.position_at_end(here)
         return pointer
+
+    def shared_slot(self, type_: ir.Type, name: str) -> Value:
+        """Stack memory that all who ask for this name share: for keys of which one at a time is alive."""
+        if name not in self._shared:
+            self._shared[name] = self.slot(type_, name)
+        return self._shared[name]
 
     @staticmethod
     def _opaque(pointer: Value) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from policyc.artifact.layout import CT6_KEY, CtFlag, Reason
+from policyc.artifact.layout import CT6_KEY, CtFlag, Hook, Reason
 from policyc.artifact.stream_layout import MARK, MARK_CLOSING, MARK_POISONED
 from policyc.codegen.flow import Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
@@ -24,7 +24,7 @@ TCP_FIN_SYN_RST, TCP_URG = 1 | 2 | 4, 32
 def _key(f: Function, s: Stream, family: int) -> Value:
     """The connection's key (layout.CT4_KEY, CT6_KEY) on the stack."""
     size, step = (4, I32) if family == 4 else (16, I64)
-    key = f.slot(ir.ArrayType(I8, CT6_KEY.size), f"mark_key{family}")
+    key = f.shared_slot(ir.ArrayType(I8, CT6_KEY.size), "mark_key")
     f.copy(key, 0, s.pointer, OFFSET["local"], size, step)
     f.copy(key, size, s.pointer, OFFSET["remote"], size, step)
     f.copy(key, 2 * size, s.pointer, OFFSET["local_port"], 4, I32)
@@ -32,9 +32,9 @@ def _key(f: Function, s: Stream, family: int) -> Value:
     return key
 
 
-def _by_family(f: Function, s: Stream, use: Callable[[int, Value], None]) -> None:
-    """`use(family, key)` for the stream's family."""
-    with f.if_else(f.eq(s.get("family"), 4)) as branches:
+def _by_family(f: Function, s: Stream, use: Callable[[int, Value], None], of: Value | None = None) -> None:
+    """`use(family, key)` for the stream's family, or the one given."""
+    with f.if_else(f.eq(s.get("family") if of is None else of, 4)) as branches:
         for branch, family in zip(branches, (4, 6), strict=True):
             with branch:
                 use(family, _key(f, s, family))
@@ -91,6 +91,24 @@ def remove_mark(f: Function, maps: Maps, s: Stream) -> None:
     _by_family(f, s, delete)
 
 
+def expect(f: Function, maps: Maps, s: Stream, family: Value) -> None:
+    """Of a record only the ends and the subject are there."""
+    value = f.slot(I32, "expected", align=4)
+    f.store(value, 1, I32)
+
+    def update(number: int, key: Value) -> None:
+        f.helper(Helper.MAP_UPDATE, maps[f"expected{number}"], key, value, 0)
+
+    _by_family(f, s, update, family)
+
+
+def not_expected(f: Function, maps: Maps, s: Stream) -> None:
+    def delete(family: int, key: Value) -> None:
+        f.helper(Helper.MAP_DELETE, maps[f"expected{family}"], key)
+
+    _by_family(f, s, delete)
+
+
 def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
     """Denies a packet of an allowed connection whose requests must be judged (`flow.stream`) unless its stream is seen. `key`: the packet's, in the
     table of its family."""
@@ -106,6 +124,7 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
         seen.set(1)
     with f.if_(f.eq(seen.get(), 0)):
         with f.if_(f.ne(payload, 0)):
+            _expected(f, maps, flow, key, direction, done)
             f.leave(denied)
         f.leave(done)
     with f.if_(f.is_null(mark)):  # the verifier does not know what `seen` says
@@ -126,6 +145,19 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
     flow.settle(0, int(Reason.L7_NOT_SEEN))
     f.leave(done)
     f.b.position_at_end(done)
+
+
+def _expected(f: Function, maps: Maps, flow: Flow, key: Value, direction: Value, done: ir.Block) -> None:
+    """At a device a connection's first payload may come before its socket is taken over behind it. It passes if a judged listener was asked for
+    the connection; at the listener's cgroup it is asked for its mark (`streams_only`)."""
+    arrives = f.both(f.eq(f.to(flow.get("direction"), I32), direction), f.eq(direction, int(Direction.INGRESS)))
+    at_cgroup = f.either(*(f.eq(flow.get("hook"), int(h)) for h in (Hook.CGROUP_INGRESS, Hook.CGROUP_EGRESS)))
+    with f.if_(f.both(arrives, f.not_(at_cgroup))):
+        for family in (4, 6):
+            with f.if_(f.eq(flow.get("family"), family)):
+                expected = f.lookup(maps[f"expected{family}"], key)
+                with f.if_(f.not_null(expected)):
+                    f.leave(done)
 
 
 def pass_known(f: Function, maps: Maps, flow: Flow, key: Value, direction: Value, unknown: ir.Block) -> None:
@@ -176,7 +208,7 @@ def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.
 
 def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
     """The record of a mark's stream; leaves to `without` where there is none."""
-    cookie = f.slot(I64, "cookie")
+    cookie = f.shared_slot(I64, "mark_cookie")
     f.store(cookie, f.load(mark, I64, MARK_COOKIE))
     pointer = f.lookup(maps["streams"], cookie)
     with f.if_(f.is_null(pointer)):

@@ -134,6 +134,14 @@ def build_parser(module: ir.Module, debug: DebugInfo, context: Context, span: Sp
 
 
 @dataclass(frozen=True)
+class Streams:
+    """Functions for packets of connections whose requests are judged."""
+
+    see: ir.Function  # at a cgroup whose endpoint is judged at its interface
+    watch: ir.Function  # reads a server's answers
+
+
+@dataclass(frozen=True)
 class Parts:
     """The functions that programs share."""
 
@@ -143,8 +151,7 @@ class Parts:
     report: ir.Function
     remember: ir.Function | None  # None: without connections every packet is judged by itself
     needs_peer: bool
-    has_streams: bool
-    watch: ir.Function | None  # reads a server's answers; None where nothing judges streams
+    streams: Streams | None  # None where nothing judges streams
 
 
 def build_program(
@@ -175,6 +182,9 @@ class _ProgramBuilder:
         if traits.context is Context.CGROUP:
             self._nearest_cgroup()
             self._read()
+            if self.parts.streams is not None:
+                with f.if_(f.ne(flow.get("streams_only"), 0)):
+                    self._streams_only(self.parts.streams.see)
         else:
             self._read()
             self._attach_point()
@@ -285,8 +295,11 @@ class _ProgramBuilder:
                 bound = f.lookup(self.maps["cgroups"], key)
                 with f.if_(f.not_null(bound)):
                     with f.if_(f.eq(f.load(bound, I32, CGROUP_KIND), int(CgroupKind.STREAMS_ONLY))):
-                        self._whole_length()
-                        f.leave(self.pass_unjudged)
+                        if self.parts.streams is None:
+                            self._whole_length()
+                            f.leave(self.pass_unjudged)
+                        else:
+                            self.flow.set("streams_only", 1)
                     self.flow.set("subject", f.load(bound, I32, CGROUP_ENDPOINT))
                     f.leave(done)
         # Loopback inside a workload's own network namespace is not judged.
@@ -317,7 +330,7 @@ class _ProgramBuilder:
         f = self.f
         context, direction = self.traits.context, self.traits.direction
         leaves = context is Context.CGROUP and direction == EGRESS
-        is_common = direct.read(f, context, self.context, self.flow, leaves, self.parts.has_streams)
+        is_common = direct.read(f, context, self.context, self.flow, leaves, self.parts.streams is not None)
         if context is not Context.CGROUP and self.parts.remember is not None:
             with f.if_(is_common), f.if_(self._is_quiet()), f.if_(f.not_(state.opens_or_closes(f, self.flow))):
                 recent.let_through(f, self.maps, self.flow, self.traits.hook, self.traits.passed)
@@ -347,7 +360,7 @@ class _ProgramBuilder:
                         flow,
                         asked,
                         remembers=self.traits.context is not Context.CGROUP,
-                        has_streams=self.parts.has_streams,
+                        has_streams=self.parts.streams is not None,
                     )
                     self._watch()
                     if self.traits.context is not Context.CGROUP:
@@ -362,10 +375,23 @@ class _ProgramBuilder:
         f.b.position_at_end(asked)
         self.is_parsed = True
 
+    def _streams_only(self, see_stream: ir.Function) -> None:
+        """The endpoint's interface judges and counts; here only what belongs to a stream that nobody sees is denied."""
+        f, flow = self.f, self.flow
+        with f.if_(f.not_(self._is_common())):
+            self._whole_length()
+            is_ip = f.call(self.parts.parsers[self.traits.context], self.context, flow.pointer)
+            skipped = f.either(f.eq(is_ip, 0), flow.has_flag(Flag.EXEMPT | Flag.MALFORMED | Flag.LATER_FRAGMENT))
+            with f.if_(skipped):
+                f.ret(self.traits.passed)
+        with f.if_(f.ne(f.call(see_stream, flow.pointer), 0)):
+            f.ret(self.traits.passed)
+        f.leave(self.finish)
+
     def _remember(self, rule: Value) -> None:
         f, flow = self.f, self.flow
         assert self.parts.remember is not None
-        if not self.parts.has_streams:
+        if self.parts.streams is None:
             f.call(self.parts.remember, flow.pointer, rule)
             return
         with f.if_(f.eq(flow.get("stream"), 0)):
@@ -373,10 +399,10 @@ class _ProgramBuilder:
 
     def _watch(self) -> None:
         """Reads the answers that a packet of a judged stream may have."""
-        f, flow, watch = self.f, self.flow, self.parts.watch
-        if watch is not None and self.traits.context is not Context.XDP:
+        f, flow, streams = self.f, self.flow, self.parts.streams
+        if streams is not None and self.traits.context is not Context.XDP:
             with f.if_(f.ne(flow.get("answers"), 0)):
-                f.call(watch, self.context, flow.pointer)
+                f.call(streams.watch, self.context, flow.pointer)
 
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from policyc.artifact.layout import (
@@ -47,6 +49,7 @@ from policyc.codegen.records import (
     IDENTITY_FLAGS,
 )
 from policyc.codegen.report import audit_load
+from policyc.ir.flat import ServiceSet
 from policyc.ir.tables import KeyKind
 from policyc.model import Direction, Span
 
@@ -67,6 +70,14 @@ def build(
     """judge(flow): the packet's outcome, from its connection (unless `stateless`) or from the policy, into the flow record. `has_streams`: there are
     connections whose requests are judged."""
     return _Builder(module, debug, maps, match_policy, stateless, has_streams, span).build()
+
+
+def build_streams_only(
+    module: ir.Module, debug: DebugInfo, maps: Maps, services: Sequence[ServiceSet], span: Span
+) -> ir.Function:
+    """see_stream(flow): 1 if a packet whose connection is judged at the endpoint's interface may pass its cgroup: its stream is seen, or need not
+    be. `services`: port intervals of rules with blocks, by direction."""
+    return _Builder(module, debug, maps, None, False, True, span, "see_stream").build_streams_only(services)
 
 
 def time_units(f: Function) -> Value:
@@ -109,21 +120,47 @@ class _Builder:
         module: ir.Module,
         debug: DebugInfo,
         maps: Maps,
-        match_policy: ir.Function,
+        match_policy: ir.Function | None,
         stateless: bool,
         has_streams: bool,
         span: Span,
+        name: str = "judge",
     ) -> None:
         self.maps, self.match_policy, self.stateless, self.has_streams = maps, match_policy, stateless, has_streams
-        self.f = Function(module, debug, "judge", [("flow", PTR, debug_type(debug))], span)
-
-    def build(self) -> ir.Function:
-        f = self.f
+        self.f = f = Function(module, debug, name, [("flow", PTR, debug_type(debug))], span)
         with f.if_(f.is_null(f.args[0])):
             f.ret(0)
-        self.flow = flow = Flow(f, f.args[0])
+        self.flow = Flow(f, f.args[0])
         # One key at a time is alive.
         self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
+
+    def build_streams_only(self, services: Sequence[ServiceSet]) -> ir.Function:
+        f, flow = self.f, self.flow
+        flow.set("verdict", 1)
+        with f.if_(f.ne(flow.get("protocol"), TCP)):
+            f.ret(1)
+        entry = self._lookup("")
+        with f.if_else(f.not_null(entry)) as (known, unknown):
+            with known:
+                with f.if_(f.not_(f.bits(f.load(entry, I8, CT_FLAGS), CtFlag.STREAM))):
+                    f.ret(1)
+                flow.set("stream", f.add(f.load(entry, I8, CT_DIRECTION), 1))
+            with unknown:
+                # The interface let it through, and its entry was evicted since: what may have a block must have its stream seen.
+                for direction, name, intervals in zip(Direction, ("local_port", "remote_port"), services, strict=True):
+                    port = f.to(f.swap(flow.get(name)), I32)
+                    inside = [f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in intervals]
+                    if inside:
+                        with f.if_(f.either(*inside)):
+                            flow.set("stream", int(direction) + 1)
+        self._write_key("")
+        gate(f, self.maps, flow, self.key)
+        flow.set("answers", 0)  # they are watched at the interface
+        f.ret(f.to(flow.get("verdict"), I32))
+        return f.close()
+
+    def build(self) -> ir.Function:
+        f, flow = self.f, self.flow
         self.value = f.slot(ir.ArrayType(I8, max(CT.size, FRAG.size)), "value")
         self.done = f.b.append_basic_block("judged")
         self.fresh = f.b.append_basic_block("fresh")

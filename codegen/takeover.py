@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from llvmlite import ir
 
 from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX
@@ -10,29 +12,32 @@ from policyc.artifact.stream_layout import StreamHook
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.marks import NO_EXIST, make_mark, mark_closing, remove_mark
+from policyc.codegen.marks import NO_EXIST, expect, make_mark, mark_closing, not_expected, remove_mark
 from policyc.codegen.records import CONFIG_STATE
-from policyc.codegen.stream import State, Stream
+from policyc.codegen.stream import TUPLE_END, State, Stream
 from policyc.codegen.stream_programs import StreamParts, program, tail_call
 from policyc.codegen.stream_rules import Found
 from policyc.ir.flat import ServiceSet
 from policyc.model import Direction, Span
 
-ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, RETRANSMITS, STATE_CHANGED, RTT = (
-    4,
-    5,
-    8,
-    10,
-    12,
-)  # BPF_SOCK_OPS_*, linux/bpf.h
+
+class Op(IntEnum):
+    """BPF_SOCK_OPS_*, linux/bpf.h."""
+
+    REQUESTED = 2  # RWND_INIT; without a full socket: a listener is asked for a connection
+    ACTIVE_ESTABLISHED = 4
+    PASSIVE_ESTABLISHED = 5
+    RETRANSMITS = 8  # RTO_CB
+    STATE_CHANGED = 10
+    RTT = 12
+
+
 CALL_RETRANSMITS, CALL_STATE, CALL_RTT = 1, 4, 8  # BPF_SOCK_OPS_RTO_CB_FLAG, STATE_CB_FLAG, RTT_CB_FLAG
 # struct bpf_sock_ops
-OP, ARGS, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6, REMOTE_PORT, LOCAL_PORT, RCV_NXT, SND_NXT, SOCKET = (
-    0, 4, 20, 24, 28, 32, 48, 64, 68, 100, 104, 184,
-)  # fmt: skip
-# The word of the context that programs may write, and that those of one event share: the nearest cgroup's program has run, and its subject.
-REPLY, NEAREST = ARGS, 1 << 31
-NEW_STATE = ARGS + 4
+OP, REPLY, NEW_STATE, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6 = 0, 4, 8, 20, 24, 28, 32, 48
+REMOTE_PORT, LOCAL_PORT, IS_FULLSOCK, RCV_NXT, SND_NXT, SOCKET = 64, 68, 72, 100, 104, 184
+# In the word that programs may write, and that those of one event share: the nearest cgroup's program has run; below it its subject.
+NEAREST = 1 << 31
 AF_INET = 2
 TCP_CLOSED = 7
 SOL_SOCKET, SO_KEEPALIVE = 1, 9
@@ -47,11 +52,12 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     f = program(module, debug, ENTRY_PREFIX + hook.name.lower(), hook, span)
     context = f.args[0]
     op = f.load(context, I32, OP)
-    with f.if_(
-        f.both(*(f.ne(op, n) for n in (ACTIVE_ESTABLISHED, PASSIVE_ESTABLISHED, RETRANSMITS, STATE_CHANGED, RTT)))
-    ):
+    with f.if_(f.both(*(f.ne(op, int(n)) for n in Op))):
         f.ret(PASSED)
-    with f.if_(f.either(f.eq(op, ACTIVE_ESTABLISHED), f.eq(op, PASSIVE_ESTABLISHED))):
+    is_client = f.ne(f.load(context, I32, IS_FULLSOCK), 0)
+    with f.if_(f.both(f.eq(op, Op.REQUESTED), is_client)):
+        f.ret(PASSED)
+    with f.if_(f.cmp("<=", op, Op.PASSIVE_ESTABLISHED)):
         with f.if_(f.ne(f.load(context, I32, REPLY), 0)):
             f.ret(PASSED)
         subject = f.helper(Helper.GET_LOCAL_STORAGE, maps["cgroup_subject"], 0, result=PTR)
@@ -59,6 +65,8 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     switch = f.lookup_index(maps["switch"], 0)
     with f.if_(f.not_null(switch)):
         tail_call(f, maps, hook, f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8))
+    with f.if_(f.eq(op, Op.REQUESTED)):
+        f.store(context, 0, I32, REPLY)
     f.ret(PASSED)
     f.close()
 
@@ -71,12 +79,16 @@ def build(
     services: dict[Direction, ServiceSet],
     span: Span,
 ) -> None:
-    """policyc_sock_ops. `services`: by direction the key intervals of all rules with blocks: other connections are no business of ours."""
+    """policyc_sock_ops. `services`: by direction the port intervals of all rules with blocks: other connections are no business of ours."""
     hook = StreamHook.SOCK_OPS
     f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
     context = f.args[0]
     op = f.load(context, I32, OP)
-    for number, direction in ((PASSIVE_ESTABLISHED, Direction.INGRESS), (ACTIVE_ESTABLISHED, Direction.EGRESS)):
+    with f.if_(f.eq(op, Op.REQUESTED)):
+        _expect(f, maps, services[Direction.INGRESS])
+        f.store(context, 0, I32, REPLY)  # the kernel would take it for a window
+        f.ret(PASSED)
+    for number, direction in ((Op.PASSIVE_ESTABLISHED, Direction.INGRESS), (Op.ACTIVE_ESTABLISHED, Direction.EGRESS)):
         with f.if_(f.eq(op, number)):
             if services[direction]:
                 _established(f, maps, parts, direction, services[direction])
@@ -87,7 +99,7 @@ def build(
     with f.if_(f.is_null(pointer)):
         f.ret(PASSED)
     s = Stream(f, pointer)
-    with f.if_(f.ne(op, STATE_CHANGED)):
+    with f.if_(f.ne(op, Op.STATE_CHANGED)):
         _close(f, maps, s)
         f.ret(PASSED)
     with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
@@ -99,14 +111,10 @@ def build(
 
 def _established(f: Function, maps: Maps, parts: StreamParts, direction: Direction, services: ServiceSet) -> None:
     context = f.args[0]
-    local_port = f.to(f.load(context, I32, LOCAL_PORT), I16)
-    remote_port = f.swap(f.load(context, I32, REMOTE_PORT))
-    port = f.to(local_port, I32) if direction is Direction.INGRESS else remote_port
-    ports = [(first & 0xFFFF, last & 0xFFFF) for first, last in services]
-    with f.if_(f.not_(f.either(*(f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in ports)))):
+    with f.if_(f.not_(_is_of(f, direction, services))):
         f.ret(PASSED)
-    subject = f.and_(f.load(context, I32, REPLY), NEAREST - 1)
     config = f.lookup_index(maps["config"], 0)
+    subject = f.and_(f.load(context, I32, REPLY), NEAREST - 1)
     with f.if_(f.either(f.eq(subject, 0), f.is_null(config))):
         f.ret(PASSED)
     with f.if_(f.ne(f.load(config, I32, CONFIG_STATE), int(LoadState.ACTIVE))):
@@ -120,7 +128,11 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
         f.ret(PASSED)
     s = Stream(f, pointer)
     forget = f.b.append_basic_block("forget")
-    _fill(f, s, direction, subject, f.swap(local_port), f.swap(f.to(remote_port, I16)))
+    s.set("direction", int(direction))
+    s.set("subject", subject)
+    s.set("family", _fill_ends(f, s))
+    if direction is Direction.INGRESS:
+        not_expected(f, maps, s)
     with f.if_(f.ne(f.call(parts.match, s.pointer), int(Found.STREAM))):
         f.leave(forget)
     sockets = maps["streams_in"]
@@ -150,31 +162,48 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     f.b.position_at_end(f.b.append_basic_block("unreachable"))
 
 
-def _fill(f: Function, s: Stream, direction: Direction, subject: Value, local_port: Value, remote_port: Value) -> None:
-    """The connection's ends; IPv4 over an IPv6 socket is IPv4."""
+def _is_of(f: Function, direction: Direction, services: ServiceSet) -> Value:
+    """Whether the connection's service is in the port intervals."""
+    word = f.load(f.args[0], I32, LOCAL_PORT if direction is Direction.INGRESS else REMOTE_PORT)
+    port = word if direction is Direction.INGRESS else f.swap(word)
+    return f.either(*(f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in services))
+
+
+def _expect(f: Function, maps: Maps, services: ServiceSet) -> None:
+    """A listener of ours is asked for a connection. Packet programs at a device may see its first payload before its socket is there."""
+    if not services:
+        return
+    with f.if_(_is_of(f, Direction.INGRESS, services)):
+        memory = f.slot(ir.ArrayType(I8, TUPLE_END), "asked")
+        f.zero(memory, TUPLE_END)
+        s = Stream(f, memory)
+        s.set("subject", f.and_(f.load(f.args[0], I32, REPLY), NEAREST - 1))
+        expect(f, maps, s, _fill_ends(f, s))
+
+
+def _fill_ends(f: Function, s: Stream) -> Value:
+    """The connection's addresses and ports; its family (i8). IPv4 over an IPv6 socket is IPv4."""
     context = f.args[0]
-    s.set("direction", int(direction))
-    s.set("subject", subject)
-    s.set("local_port", local_port)
-    s.set("remote_port", remote_port)
+    s.set("local_port", f.swap(f.to(f.load(context, I32, LOCAL_PORT), I16)))
+    s.set("remote_port", f.swap(f.to(f.swap(f.load(context, I32, REMOTE_PORT)), I16)))
+    family = f.var(4, I8)
     with f.if_else(f.eq(f.load(context, I32, FAMILY), AF_INET)) as (v4, v6):
         with v4:
-            s.set("family", 4)
             f.store(s.address("local"), f.load(context, I32, LOCAL4))
             f.store(s.address("remote"), f.load(context, I32, REMOTE4))
         with v6:
-            s.set("family", 6)
             words = [f.load(context, I32, REMOTE6 + 4 * i) for i in range(4)]
             zero = f.eq(f.or_(words[0], words[1]), 0)
             with f.if_else(f.both(zero, f.eq(words[2], MAPPED))) as (inner, real):
                 with inner:
-                    s.set("family", 4)
                     f.store(s.address("local"), f.load(context, I32, LOCAL6 + 12))
                     f.store(s.address("remote"), words[3])
                 with real:
+                    family.set(6)
                     for i in range(4):
                         f.store(s.address("local", 4 * i), f.load(context, I32, LOCAL6 + 4 * i))
                         f.store(s.address("remote", 4 * i), f.load(context, I32, REMOTE6 + 4 * i))
+    return family.get()
 
 
 def _close(f: Function, maps: Maps, s: Stream) -> None:

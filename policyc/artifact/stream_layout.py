@@ -36,6 +36,9 @@ MARK_CLOSING = 2  # its socket knows
 # Of a client's socket (sk_storage): its own cookie, by which sk_msg finds the stream.
 SOCKET_STREAM = struct.Struct("<Q")
 
+EXPECTED = struct.Struct("<I")  # 1
+EXPECTED_ENTRIES = 4096
+
 STREAM_SIZE = 720  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
 STREAM_ENTRIES = 16384
 MAX_STREAM_RULES = 12  # L7 rules of one level that may judge one connection; more: denied (`table-full`)
@@ -116,11 +119,36 @@ STREAM_EVENT_HOOK = 16
 def stream_map_specs() -> list[MapSpec]:
     """The maps of an object with L7 rules, besides those of `layout.map_specs` and the PROG_ARRAYs `next_HOOK`."""
     return [
-        MapSpec("streams", "HASH", COOKIE.size, STREAM_SIZE, STREAM_ENTRIES, "what is known of a judged stream, by its socket's cookie"),
+        MapSpec(
+            "streams",
+            "HASH",
+            COOKIE.size,
+            STREAM_SIZE,
+            STREAM_ENTRIES,
+            "what is known of a judged stream, by its socket's cookie",
+        ),
         MapSpec("marks4", "HASH", CT4_KEY.size, MARK.size, STREAM_ENTRIES, "IPv4 connections whose stream is judged"),
         MapSpec("marks6", "HASH", CT6_KEY.size, MARK.size, STREAM_ENTRIES, "IPv6 connections whose stream is judged"),
+        MapSpec(
+            "expected4",
+            "LRU_HASH",
+            CT4_KEY.size,
+            EXPECTED.size,
+            EXPECTED_ENTRIES,
+            "IPv4 connections that a judged listener is about to accept",
+        ),
+        MapSpec(
+            "expected6",
+            "LRU_HASH",
+            CT6_KEY.size,
+            EXPECTED.size,
+            EXPECTED_ENTRIES,
+            "IPv6 connections that a judged listener is about to accept",
+        ),
         MapSpec("streams_in", "SOCKHASH", COOKIE.size, 8, STREAM_ENTRIES, "servers' sockets that are judged"),
         MapSpec("streams_out", "SOCKHASH", COOKIE.size, 8, STREAM_ENTRIES, "clients' sockets that are judged"),
-        MapSpec("cgroup_subject", "CGROUP_STORAGE", CGROUP_STORAGE_KEY.size, CGROUP_SUBJECT.size, 0, "endpoint of a cgroup"),
+        MapSpec(
+            "cgroup_subject", "CGROUP_STORAGE", CGROUP_STORAGE_KEY.size, CGROUP_SUBJECT.size, 0, "endpoint of a cgroup"
+        ),
         MapSpec("socket_stream", "SK_STORAGE", 4, SOCKET_STREAM.size, 0, "the cookie of a client's socket"),
     ]
