@@ -64,7 +64,8 @@ def differs(case: Case, seen: list[servers.Seen], done: raw.Exchange, server: st
     last = case.expected[-1] if case.expected else None
     # Of a head that comes in pieces the server may have refused what it saw, with an answer of its own.
     pieces = len(case.segments) > 1 or len(case.segments[0]) > 1400
-    refused = done.answers[-1:] == [403] or (pieces and max(done.answers, default=0) >= 400)
+    # A FIN may have the server close before.
+    refused = done.answers[-1:] == [403] or (pieces and max(done.answers, default=0) >= 400) or case.finish
     if last is not None and last.answer == "403" and not refused:
         return f"answers {done.answers[-3:]} instead of 403"
     if last is not None and last.answer == "closed" and 403 in done.answers:
