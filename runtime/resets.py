@@ -61,6 +61,12 @@ class Older:
         known = self._endpoints.values()
         return World(self._artifact.policy, [Endpoint(e.name, e.addresses, e.labels) for e in known], self._host)
 
+    @cached_property
+    def _ports(self) -> set[tuple[int, int]]:
+        """Of all rules with a block in force; the connections of others need not be judged here."""
+        rules = [r for r in self._artifact.policy.rules if r.http is not None and not r.http.audit]
+        return {s.ports or (0, 0xFFFF) for r in rules for s in r.services if s.protocol in (None, TCP)}
+
     def reset(self) -> Resets:
         """Does what it can."""
         index_of = {e.name: index for index, e in self._endpoints.items()}
@@ -83,6 +89,8 @@ class Older:
     def _needs_stream(self, one: Connection, groups: dict[int, int]) -> bool:
         direction = Direction.INGRESS if one.arriving else Direction.EGRESS
         port = int.from_bytes(one.local_port if one.arriving else one.remote_port, "big")
+        if not any(first <= port <= last for first, last in self._ports):
+            return False
         for subject in self._subjects(one, groups):
             found = judge(self._world, subject, direction, one.remote, Traffic(TCP, port))
             if any(rule.http is not None and not rule.http.audit for rule in found.rules):
