@@ -71,7 +71,7 @@ def run(
         status.touch()
         arguments = [
             "setpriv", "--pdeathsig", "KILL",  # the guest ends with us, however we end
-            qemu, *machine, "-accel", "tcg", "-smp", str(min(os.cpu_count() or 1, 2)), "-m", str(MEMORY),
+            qemu, *machine, "-accel", "tcg", "-smp", str(min(len(os.sched_getaffinity(0)), 2)), "-m", str(MEMORY),
             "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{log}",
             "-kernel", str(kernel.image), "-initrd", str(initrd),
             "-append", f"console={console} loglevel=4 panic=-1",
