@@ -168,7 +168,8 @@ class _Lowering:
         )
 
     def _paths(self, entries: Sequence[HttpEntry]) -> tuple[int, list[Entries], list[int]]:
-        """The automaton's index; by class of path, entries and form."""
+        """The automaton's index; by class of path, entries and form. An absolute or authority form that nobody names is a class of its own: that it
+        is malformed is said at the head's end, as of one that only other connections' entries name."""
         sources, sets = _sources(entries, lambda e: e.paths, path_expression)
         any_path = _entries(n for n, e in enumerate(entries) if not e.paths)
         found: dict[tuple[Entries, int], int] = {NO_PATH: 0}
@@ -177,8 +178,6 @@ class _Lowering:
             chosen = _union(sets, marks)
             if form in (ORIGIN, ASTERISK):
                 chosen |= any_path
-            elif not chosen:
-                return 0
             return found.setdefault((chosen, form), len(found))
 
         index = self.automata.add(automaton(path_reading(), sources, len(sets), classify, "path"))
