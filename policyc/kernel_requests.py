@@ -12,6 +12,7 @@ from policyc.artifact.stream_layout import HOST_BYTES, NO_ENTRY, Answer, Saw
 from policyc.model import HttpEntry, PolicySet, Rule
 from policyc.runtime import requests
 
+MALFORMED = Reason.L7_MALFORMED.word
 ANSWERS: dict[Answer, Literal["403", "closed"] | None] = {
     Answer.NONE: None,
     Answer.FORBIDDEN: "403",
@@ -43,9 +44,10 @@ class Reports:
         if length <= HOST_BYTES:  # else it is not all there
             host = host.strip(b" \t")
             length = len(host)
-        found = requests.saw(f["saw"])  # in force or prospectively
         outcome = self._outcome(f, "", first)
-        saw = found if outcome.reason == Reason.L7_MALFORMED.word else Saw.NOTHING
+        # What is said to be malformed may be so only prospectively.
+        found = requests.saw(f["saw"]) if MALFORMED in (outcome.reason, audit and audit.reason) else Saw.NOTHING
+        saw = found if outcome.reason == MALFORMED else Saw.NOTHING
         shown = (shown_method(method, f["method_length"]), shown_path(path, f["path_length"]), shown_host(host, length))
         answer = ANSWERS[requests.answer(f["answer"])]
         return RequestAnswer(outcome, answer, *shown_before(found, shown), audit, saw)
