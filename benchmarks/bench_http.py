@@ -226,10 +226,10 @@ def memory(bench: Bench) -> Iterator[Figure]:
     """Bytes of the maps' memory for each connection that they have room for, where most is kept: at a server or at a client."""
     each: dict[str, float] = {}
     for spec in stream_map_specs():
-        if not spec.entries:
+        if not spec.max_entries:
             continue
         with closing(Pins("bench").map(spec.name)) as found:
-            each[spec.name] = _memlock(found.fd) / spec.entries
+            each[spec.name] = _memlock(found.fd) / spec.max_entries
     marks = max(each["marks4"], each["marks6"])
     total = each["streams"] + marks + max(each["streams_in"], each["streams_out"])
     note = ", ".join(f"{name} {size:.0f}" for name, size in each.items())

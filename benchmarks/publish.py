@@ -69,6 +69,18 @@ ROWS = [
     Row("llvmlite in its process", "none", promised("commands", "llvmlite")),
     Row("`policyc check` of 1,000 rules", "≤ 6× `import lark, click`", promised("commands", "check 1,000")),
     Row("reference evaluator, 1,000 rules", "≥ 1,000 flows/s", promised("python", "reference evaluator")),
+    Row("HTTP requests/s, 100 routes, wrk's head, against no policy", "≥ 0.95", promised("http", "wrk", "no policy")),
+    Row("the same with an 800-byte head", "≥ 0.90", promised("http", "800-byte", "no policy")),
+    Row("HTTP requests/s against Envoy with the same rules", "≥ 3.5×", promised("http", "requests/s", "/ Envoy")),
+    Row("p99 at half of saturation against no policy", "≤ 1.15×", promised("http", "p99", "/ no policy")),
+    Row("the same against Envoy", "≤ 0.35×", promised("http", "p99", "/ Envoy")),
+    Row("HTTP connections/s against no policy", "≥ 0.85", promised("http", "connections/s")),
+    Row("cost of a request, 1 → 1,000 routes", "≤ 1.10×", promised("http", "cost of a request")),
+    Row("1 GiB download by sendfile against no policy", "≥ 0.95", promised("http", "download")),
+    Row("1 GiB upload against no policy", "≥ 0.95", lambda f: f.target is not None and f.name.startswith("upload")),
+    Row("1 GiB upload, judged where it leaves, against no policy", "≥ 0.85", promised("http", "egress upload")),
+    Row("map memory of a judged connection", "≤ 1 KiB", promised("http", "map memory")),
+    Row("compile 1,000 routes with globs", "≤ 3 s", promised("http", "compile")),
 ]
 DETAILS = {
     "new": "New connections",
@@ -78,6 +90,7 @@ DETAILS = {
     "shapes": "Other rule sets",
     "frames": "Live frames",
     "ratios": "Live frames, side by side",
+    "http": "HTTP judged in the kernel",
     "commands": "Commands",
     "python": "In Python",
 }
