@@ -122,12 +122,8 @@ class _Step:
         """Up to PIECE bytes, zeros behind them."""
         f = self.f
         f.zero(self.piece, ROOM)
-        n = f.var(f.sub(self.s.get("watch_end"), self.s.get("watch_at")))
-        with f.if_(f.cmp(">", n.get(), PIECE + BEYOND)):
-            n.set(PIECE + BEYOND)
-        with f.if_(f.eq(n.get(), 0)):
-            f.ret(1)
-        failed = f.helper(Helper.SKB_LOAD_BYTES, self.context, self.s.get("watch_at"), self.piece, n.get())
+        n = f.at_most(f.sub(self.s.get("watch_end"), self.s.get("watch_at")), PIECE + BEYOND)
+        failed = f.helper(Helper.SKB_LOAD_BYTES, self.context, self.s.get("watch_at"), self.piece, n)
         with f.if_(f.ne(failed, 0)):
             f.ret(1)
 

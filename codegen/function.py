@@ -186,6 +186,13 @@ class Function:
             return value
         return self.b.zext(value, type_) if value.type.width < type_.width else self.b.trunc(value, type_)
 
+    def at_most(self, value: Value, limit: int) -> Value:
+        """`value` (i32, not 0) or `limit`, as the verifier sees it: from 1 to `limit`. Kernels before 6.8 learn nothing from a comparison with 0."""
+        less = self.var(self.sub(value, 1))
+        with self.if_(self.cmp(">=", less.get(), limit)):
+            less.set(limit - 1)
+        return self.add(less.get(), 1)
+
     def swap(self, value: Value) -> Value:
         """Between network and host order."""
         return self.b.bswap(value)

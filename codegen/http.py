@@ -174,14 +174,10 @@ class _Step:
         f, s = self.f, self.stream
         offset = f.var(f.sub(s.get("position"), s.get("window_at")))
         with f.if_(f.cmp(">=", offset.get(), s.get("window_length"))):
-            n = f.var(f.sub(s.get("length"), s.get("position")))
-            with f.if_(f.cmp(">", n.get(), WINDOW_BYTES)):
-                n.set(WINDOW_BYTES)
-            with f.if_(f.eq(n.get(), 0)):
-                f.ret(1)
+            n = f.at_most(f.sub(s.get("length"), s.get("position")), WINDOW_BYTES)
             s.set("window_at", s.get("position"))
-            s.set("window_length", n.get())
-            self.fill(f, self.context, s, s.get("position"), n.get())
+            s.set("window_length", n)
+            self.fill(f, self.context, s, s.get("position"), n)
             offset.set(0)
         return offset.get()
 
