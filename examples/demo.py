@@ -1,4 +1,4 @@
-"""The Star Wars policy, from its text to packets that do not arrive: `make demo`.
+"""The Star Wars policy, from its text to packets that do not arrive and requests that are refused: `make demo`.
 
 Everything happens in network and mount namespaces of its own, with the same commands an operator types. What a client
 meets is compared with what the policy says; a difference makes the exit code 1. Where this machine's kernel cannot be
@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "kernels"))
 
 import archive
+import demo_http
 import guest
-from private_network import Namespace, Network, Unavailable
+import http_server
+from operator_commands import Failed, Operator, not_installed
+from private_cgroup import Cgroup
+from private_network import Network, Unavailable
+from screen import heading, say, style
 
 HERE = Path(__file__).parent
 POLICY = HERE / "starwars.pol"
 ENDPOINTS = HERE / "endpoints" / "starwars.yaml"
 EMULATED = "POLICYC_DEMO_EMULATED"  # in the emulated machine: the object that was compiled outside
 SLOWER = 10 if EMULATED in os.environ else 1
-TIME_LIMIT, EMULATION_LIMIT = 55 * SLOWER, 600  # seconds for everything; where it happens in an emulated machine
+TIME_LIMIT, EMULATION_LIMIT = 120 * SLOWER, 900  # seconds for everything; where it happens in an emulated machine
+COMMAND_LIMIT = 90  # seconds for a command of policyc; on a machine with nothing else to do the slowest takes four
 PATIENCE = 3 if EMULATED in os.environ else 1  # seconds for an answer
-TOOLS = ("unshare", "nsenter", "setpriv", "ip", "curl", "ping")
+TOOLS = ("unshare", "nsenter", "setpriv", "ip", "ss", "curl", "ping")
 DOCKS = (22, 80, 8080)  # what the Death Star serves, whatever the policy says of it
 
 HOMES = {
@@ -105,20 +111,6 @@ def attempts() -> list[Attempt]:
 
 # --- what is printed ------------------------------------------------------------------------------------------------
 
-COLOUR = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def style(text: str, code: int) -> str:
-    return f"\033[{code}m{text}\033[0m" if COLOUR else text
-
-
-def say(label: str, text: str) -> None:
-    print(f"{style(f'{label:<10}', 1)} {text}", flush=True)
-
-
-def heading(text: str) -> None:
-    print(f"\n{style(text, 1)}", flush=True)
-
 
 def show(tried: Iterable[Attempt]) -> None:
     """One line an attempt: who, to where, what came of it, and the line of the policy that decided."""
@@ -149,35 +141,10 @@ def decided_by(one: Attempt) -> str:
 # --- policyc, as an operator runs it ----------------------------------------------------------------------------------
 
 
-class Failed(Exception):
-    """A command that should work did not."""
-
-
-@dataclass
-class Operator:
-    """Runs `policyc` with pins and state in `folder`; in the machine's namespaces if there is a network."""
-
-    folder: Path
-    machine: Namespace | None = None
-
-    def policyc(self, *arguments: str, given: str | None = None, codes: tuple[int, ...] = (0,)) -> str:
-        """The output. Raises `Failed` with what was said where the exit code is none of `codes`."""
-        command = [sys.executable, "-m", "policyc", *arguments]
-        places = {"POLICYC_BPFFS": str(self.folder / "bpf"), "POLICYC_STATE": str(self.folder / "state")}
-        done = subprocess.run(
-            self.machine.command(*command) if self.machine else command,
-            env={**os.environ, **places, "PYTHONPATH": str(HERE.parent), "NO_COLOR": "1"},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=30 * SLOWER,
-        )
-        if done.returncode not in codes:
-            raise Failed(f"policyc {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr.strip()}")
-        return done.stdout
+class Judge(Operator):
+    """An operator who asks the reference evaluator what the policy says, and the kernel what it reported."""
 
     def judge(self, tried: list[Attempt], endpoints: Path) -> None:
-        """Asks the reference evaluator what the policy says."""
         flows = "".join(json.dumps(one.flow()) + "\n" for one in tried)
         answers = self.policyc("eval", str(POLICY), "--endpoints", str(endpoints), given=flows)
         for one, answer in zip(tried, answers.splitlines(), strict=True):
@@ -192,75 +159,71 @@ class Operator:
 
 
 def compile_and_test(operator: Operator) -> Path:
-    built = operator.folder / "starwars.o"
+    """Both policies, at the same time; returns the first's object. The other's lies beside it."""
+    policies = (POLICY, demo_http.POLICY)
+    with ThreadPoolExecutor() as pool:
+        compiled = [pool.submit(_compile, operator, policy) for policy in policies]
+        tested = [pool.submit(operator.policyc, "test", str(policy)) for policy in policies]
+        for policy, one, other in zip(policies, compiled, tested, strict=True):
+            say("compiled", f"{policy.name}: {one.result()}")
+            say("tested", other.result().strip())
+    return _object(operator, POLICY)
+
+
+def _compile(operator: Operator, policy: Path) -> str:
+    """What came of it, in words."""
+    built = _object(operator, policy)
     began = time.monotonic()
-    operator.policyc("compile", str(POLICY), "-o", str(built))
+    operator.policyc("compile", str(policy), "-o", str(built))
     took = time.monotonic() - began
     facts = json.loads(operator.policyc("inspect", str(built), "--format", "json"))
-    rules = len(facts["manifest"]["rules"])
-    say("compiled", f"{POLICY.name}: {rules} rules, {built.stat().st_size >> 10} KiB, every hook, in {took:.1f} s")
-    say("tested", operator.policyc("test", str(POLICY)).strip())
-    return built
+    rules, entries = (len(facts["manifest"][what]) for what in ("rules", "entries"))
+    what = f"{rules} rules" + (f" and {entries} entries" if entries else "")
+    return f"{what}, {built.stat().st_size >> 10} KiB, every hook, in {took:.1f} s"
+
+
+def _object(operator: Operator, policy: Path) -> Path:
+    return operator.folder / f"{policy.stem}.o"
 
 
 def disguised(folder: Path) -> Path:
-    """The endpoints file with the falcon passing for a tie fighter. JSON is YAML too."""
+    """The endpoints file with the falcon passing for a tie fighter."""
+    falcon = {"name": "falcon", "addresses": [_address("falcon", 4)], "labels": DISGUISE}
+    return _written(folder / "disguised.yaml", [*_endpoints(), falcon])
+
+
+def with_cgroup(folder: Path, cgroup: Path) -> Path:
+    """The endpoints file with the Death Star's cgroup, where its streams are judged."""
+    star, *others = _endpoints()
+    return _written(folder / "with-cgroup.yaml", [{**star, "cgroup": str(cgroup)}, *others])
+
+
+def _endpoints() -> list[dict[str, Any]]:
     import yaml
 
-    document = yaml.safe_load(ENDPOINTS.read_text())
-    document["endpoints"].append({"name": "falcon", "addresses": [_address("falcon", 4)], "labels": DISGUISE})
-    path = folder / "disguised.yaml"
-    path.write_text(json.dumps(document))
+    found: list[dict[str, Any]] = yaml.safe_load(ENDPOINTS.read_text())["endpoints"]
+    return found
+
+
+def _written(path: Path, endpoints: list[dict[str, Any]]) -> Path:
+    """JSON is YAML too."""
+    path.write_text(json.dumps({"version": 1, "endpoints": endpoints}))
     return path
 
 
 # --- with the kernel --------------------------------------------------------------------------------------------------
 
 
-def not_installed() -> str | None:
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"not installed: {', '.join(missing)}" if missing else None
-
-
-def why_not(operator: Operator) -> str | None:
-    """Why the kernel cannot enforce here, or None."""
-    missing = not_installed()
-    if missing is not None:
-        return missing
-    answer = json.loads(operator.policyc("doctor", "--format", "json", codes=(0, 3)))
-    lacking = [f for f in answer["findings"] if f["needed"] and f["answer"] == "not there"]
-    if not lacking:
-        return None
-    cause = next((f for f in lacking if f["subject"] in ("libbpf", "bpf()")), lacking[0])
-    return ": ".join(filter(None, (cause["subject"], cause["detail"], cause["help"])))
-
-
-def build(network: Network, folder: Path) -> str:
-    """Guests, and a server on the Death Star; returns what it is."""
+def build(network: Network, folder: Path, cgroup: Cgroup | None) -> str:
+    """Guests, and a server on the Death Star, in the cgroup; returns what it is."""
     for name, addresses in HOMES.items():
         network.guest(name, addresses)
     network.settle()
     star = network.guests["deathstar"]
-    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if nginx is not None:
-        config = folder / "nginx.conf"
-        config.write_text(nginx_config(folder))
-        star.start(nginx, "-c", str(config), "-e", str(folder / "error.log"), stderr=subprocess.DEVNULL)
-    else:
-        for port in DOCKS:
-            server = [sys.executable, "-m", "http.server", str(port), "--bind", "::", "--directory", str(HERE)]
-            star.start(*server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    what, command = http_server.command(folder, "welcome aboard", DOCKS)
+    star.start(*(cgroup.command(*command) if cgroup else command), stderr=subprocess.DEVNULL)
     star.wait_for_listeners(DOCKS)
-    return "nginx" if nginx else "Python's http.server"
-
-
-def nginx_config(folder: Path) -> str:
-    listen = " ".join(f"listen {port}; listen [::]:{port};" for port in DOCKS)
-    paths = " ".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    return (
-        f"daemon off; master_process off; pid {folder}/nginx.pid; events {{}}\n"
-        f"http {{ access_log off; {paths} server {{ {listen} return 200 'welcome aboard'; }} }}\n"
-    )
+    return what
 
 
 def go(network: Network, tried: list[Attempt]) -> None:
@@ -308,7 +271,7 @@ def differences(tried: list[Attempt]) -> list[str]:
     return found
 
 
-def scene(network: Network, operator: Operator, tried: list[Attempt], endpoints: Path) -> list[str]:
+def scene(network: Network, operator: Judge, tried: list[Attempt], endpoints: Path) -> list[str]:
     operator.judge(tried, endpoints)
     go(network, tried)
     match_events(tried, operator.events())
@@ -316,9 +279,9 @@ def scene(network: Network, operator: Operator, tried: list[Attempt], endpoints:
     return differences(tried)
 
 
-def with_the_kernel(operator: Operator, network: Network, built: Path) -> list[str]:
+def with_the_kernel(operator: Judge, network: Network, cgroup: Cgroup | None, built: Path) -> list[str]:
     """Returns the differences between the policy and what happened."""
-    server = build(network, operator.folder)
+    server = build(network, operator.folder, cgroup)
     say("network", f"{', '.join(HOMES)}: a network namespace each, {server} on the Death Star")
     before = attempts()
     go(network, before)
@@ -345,6 +308,7 @@ def with_the_kernel(operator: Operator, network: Network, built: Path) -> list[s
         found += scene(network, operator, [Attempt("falcon", "tcp/80", 4)], ENDPOINTS)
         heading("policyc counters empire")
         print("  " + operator.policyc("counters", "empire").rstrip().replace("\n", "\n  "))
+        found += by_http(operator, network, cgroup, built)
     finally:
         unloaded = operator.policyc("unload", "empire")
     print()
@@ -352,12 +316,27 @@ def with_the_kernel(operator: Operator, network: Network, built: Path) -> list[s
     return found
 
 
+def by_http(operator: Operator, network: Network, cgroup: Cgroup | None, built: Path) -> list[str]:
+    """The policy is replaced by one that judges requests, while the server runs."""
+    ends = _address("tiefighter", 4), _address("deathstar", 4)
+    if cgroup is None:
+        heading("No cgroup can be made here, so that requests are judged by the reference evaluator only")
+        demo_http.without_the_kernel(operator, ENDPOINTS, *ends)
+        return []
+    endpoints = with_cgroup(operator.folder, cgroup.path)
+    other = str(built.with_name(f"{demo_http.POLICY.stem}.o"))
+    replaced = operator.policyc("load", other, "--name", "empire", "--endpoints", str(endpoints), "--events", "all")
+    print()
+    say("replaced", "; ".join(line.strip() for line in replaced.splitlines()))
+    return demo_http.scene(operator, "empire", network.guests["tiefighter"], endpoints, ends, SLOWER)
+
+
 # --- with the kernel of an emulated machine ------------------------------------------------------------------------------
 
 
 def in_emulated_machine(built: Path, why: str) -> int:
     """The rest of the demo in there; returns its exit code. Raises `archive.Unavailable`."""
-    if why.startswith("libbpf: ") or not_installed() is not None:
+    if why.startswith("libbpf: ") or not_installed(TOOLS) is not None:
         raise archive.Unavailable("it would have this machine's files, and lack the same")
     architecture = archive.native()
     guest.emulator(architecture)
@@ -376,7 +355,7 @@ def in_emulated_machine(built: Path, why: str) -> int:
 # --- without it ---------------------------------------------------------------------------------------------------------
 
 
-def without_the_kernel(operator: Operator, built: Path, why: str) -> list[str]:
+def without_the_kernel(operator: Judge, built: Path, why: str) -> list[str]:
     say("engine", "the reference evaluator, because the kernel cannot be used here:")
     say("", why)
     heading("policyc inspect starwars.o")
@@ -390,6 +369,7 @@ def without_the_kernel(operator: Operator, built: Path, why: str) -> list[str]:
     landing = [Attempt("falcon", "tcp/80", 4)]
     operator.judge(landing, disguised(operator.folder))
     show(landing)
+    demo_http.without_the_kernel(operator, ENDPOINTS, _address("tiefighter", 4), _address("deathstar", 4))
     return []
 
 
@@ -412,20 +392,37 @@ def bounded() -> Iterator[None]:
         signal.alarm(0)
 
 
+@contextmanager
+def own_cgroup() -> Iterator[Cgroup | None]:
+    """One for the Death Star's server, or None."""
+    with ExitStack() as stack:
+        made = None
+        with suppress(Unavailable):
+            made = stack.enter_context(Cgroup("policyc-demo"))
+        yield made
+
+
 def run(folder: Path) -> int:
-    operator = Operator(folder)
-    (folder / "bpf").mkdir()
+    operator = Judge(folder, patience=COMMAND_LIMIT * SLOWER)
+    why: str | None = None
     if EMULATED in os.environ:
         built = Path(os.environ[EMULATED])
     else:
-        print(f"{style('policyc demo', 1)}: {POLICY.relative_to(HERE.parent)}, against real clients\n", flush=True)
-        built = compile_and_test(operator)
-    why = None if EMULATED in os.environ else why_not(operator)
+        print(
+            f"{style('policyc demo', 1)}: {POLICY.relative_to(HERE.parent)} and {demo_http.POLICY.name}, against real clients\n",
+            flush=True,
+        )
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(operator.why_not, TOOLS)
+            built = compile_and_test(operator)
+            why = asked.result()
     found: list[str] = []
     if why is None:
         try:
-            with Network() as network:
-                found = with_the_kernel(Operator(folder, network.machine), network, built)
+            with ExitStack() as stack:
+                cgroup = stack.enter_context(own_cgroup())
+                network = stack.enter_context(Network())
+                found = with_the_kernel(Judge(folder, network.machine, COMMAND_LIMIT * SLOWER), network, cgroup, built)
         except Unavailable as error:
             why = f"no network namespace can be made: {error}"
     if why is not None and EMULATED in os.environ:

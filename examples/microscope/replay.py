@@ -5,7 +5,6 @@ Everything happens in network namespaces and a cgroup of its own. Where the kern
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import http_server
 from operator_commands import Failed, Monitor, Operator
 from private_cgroup import Cgroup
 from private_network import Network, Unavailable
@@ -62,17 +62,7 @@ def ask(network: Network, who: str, path: str) -> str:
 
 
 def serve(network: Network, cgroup: Cgroup, folder: Path) -> None:
-    """app1: nginx if it is there, else Python."""
-    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    command = [sys.executable, str(HERE.parent / "http_server.py"), "app1", "80"]
-    if nginx is not None:
-        config = folder / "nginx.conf"
-        paths = " ".join(f"{k}_temp_path {folder};" for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        config.write_text(
-            f"daemon off; master_process off; pid {folder}/nginx.pid; events {{}}\n"
-            f"http {{ access_log off; {paths} server {{ listen 80; return 200 'app1\\n'; }} }}\n"
-        )
-        command = [nginx, "-c", str(config), "-e", str(folder / "error.log")]
+    _, command = http_server.command(folder, "app1", [80])
     network.guests["app1"].start(*cgroup.command(*command), stderr=subprocess.DEVNULL)
     network.guests["app1"].wait_for_listeners([80])
 

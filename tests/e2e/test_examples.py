@@ -54,10 +54,13 @@ def test_example(site: Site, operator: Operator, tmp_path: Path, source: Path) -
 
 def test_demo(site: Site) -> None:
     """It says what it judged with, and that every verdict was right."""
-    done = subprocess.run([sys.executable, "examples/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=70)
+    done = subprocess.run([sys.executable, "examples/demo.py"], cwd=ROOT, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "engine     the kernel, Linux" in done.stdout
     assert "landing.ingress.3  starwars.pol:11" in done.stdout
+    assert "http POST http://10.1.0.2/v1/request-landing Forwarded  http.pol:9:7" in done.stdout
+    assert "http PUT http://10.1.0.2/v1/exhaust-port Denied (l7-no-entry) 403  http.pol:7:5" in done.stdout
+    assert "http - 10.1.0.2:80 Denied (l7-malformed: TLS ClientHello)" in done.stdout
     assert "Every verdict is what the policy says." in done.stdout
 
 
@@ -65,9 +68,10 @@ def test_demo_without_capabilities() -> None:
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable]
     environment = {**os.environ, "POLICYC_KERNELS": "/proc/none"}  # no kernel to emulate either
     done = subprocess.run(
-        [*command, "examples/demo.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=70
+        [*command, "examples/demo.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the reference evaluator, because the kernel cannot be used here" in done.stdout
     assert "CAP_BPF" in done.stdout
     assert "landing.ingress.3  starwars.pol:11" in done.stdout
+    assert "denied (l7-malformed)  requests.landing  http.pol:7:5  TLS ClientHello" in done.stdout
