@@ -204,7 +204,7 @@ def _contents(artifact: Artifact, name: str, options: Options, previous: Replace
     wants_devices = bool(options.specs) or any(e.interface is not None for e in endpoints)
     if old is not None and old.header.netns != namespace and (wants_devices or old.plan.devices):
         raise elsewhere(name, old.header.netns)
-    plan = _plan(options, endpoints, old)
+    plan = _plan(options, endpoints, old, header.streams)
     header.netns = namespace
     header.specs = _specs_json(plan)
     local = netlink.interface_addresses()
@@ -249,9 +249,9 @@ def _endpoints(options: Options, old: Registry | None) -> list[Endpoint]:
     return [Endpoint(e.name, e.addresses, e.labels, e.cgroup, e.interface) for e in old.endpoints.values()]
 
 
-def _plan(options: Options, endpoints: list[Endpoint], old: Registry | None) -> Plan:
+def _plan(options: Options, endpoints: list[Endpoint], old: Registry | None, streams: bool) -> Plan:
     """The attach points that the endpoints and the operator ask for, checked against this machine."""
-    plan, devices = Plan(), DeviceTable()
+    plan, devices = Plan(streams=streams), DeviceTable()
     for endpoint in endpoints:
         if endpoint.interface is not None or endpoint.cgroup is not None:
             plan.add_endpoint(endpoint.name, endpoint.interface, endpoint.cgroup, devices)

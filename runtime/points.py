@@ -80,14 +80,16 @@ class Owned:
 
 @dataclass
 class Plan:
-    """All points of a load, devices by ifindex and cgroups by number."""
+    """All points of a load, devices by ifindex and cgroups by number. `streams`: the load has stream programs; then what belongs to a stream
+    passes a cgroup only while it is seen, wherever its endpoint is judged."""
 
     devices: dict[int, DevicePoint] = field(default_factory=dict)
     cgroups: dict[int, CgroupPoint] = field(default_factory=dict)
+    streams: bool = False
     _owners: dict[str, Owned] | None = field(default=None, compare=False, repr=False)  # made when asked for
 
     def copy(self) -> Plan:
-        return Plan(dict(self.devices), dict(self.cgroups))
+        return Plan(dict(self.devices), dict(self.cgroups), self.streams)
 
     def owned(self, name: str) -> Owned:
         """The points of an endpoint."""
@@ -106,8 +108,9 @@ class Plan:
         return bool(owned.devices) or any(g.kind is CgroupKind.JUDGE for g in owned.cgroups)
 
     def attached_cgroups(self) -> dict[int, CgroupPoint]:
-        """The judging cgroups below no other one: a program there sees the packets of all that is beneath."""
-        judging = {p.path: p for p in self.cgroups.values() if p.kind is CgroupKind.JUDGE}
+        """The cgroups with packet programs (those that judge, all where streams are judged) below no other one: a program there sees the
+        packets of all that is beneath."""
+        judging = {p.path: p for p in self.cgroups.values() if self.streams or p.kind is CgroupKind.JUDGE}
         return {p.id: p for p in judging.values() if not any(a in judging for a in _ancestors(p.path))}
 
     def cgroup_levels(self) -> int:
@@ -219,7 +222,9 @@ class DeviceTable:
 
 def plan_of(snapshot: Snapshot) -> Plan:
     """The points of a load as they were bound, without asking the machine."""
-    return plan_from_state(snapshot.header.specs, snapshot.endpoints.values())
+    plan = plan_from_state(snapshot.header.specs, snapshot.endpoints.values())
+    plan.streams = snapshot.header.streams
+    return plan
 
 
 def plan_from_state(specs: list[dict[str, Any]], endpoints: Iterable[Registered]) -> Plan:
