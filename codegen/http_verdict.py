@@ -44,7 +44,8 @@ def build_head(module: ir.Module, debug: DebugInfo, data: HttpData, variants: in
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
     s = Stream(f, f.args[0])
-    bad = f.b.append_basic_block("malformed")
+    bad, decided = (f.b.append_basic_block(name) for name in ("malformed", "decided"))
+    is_connect = f.eq(s.get("method"), METHOD_CONNECT)
     saw = f.var(0, I8)
 
     def refuse(condition: Value, why: Saw) -> None:
@@ -54,22 +55,23 @@ def build_head(module: ir.Module, debug: DebugInfo, data: HttpData, variants: in
 
     one = f.eq(s.get("minor"), 2)
     refuse(f.both(one, f.not_(s.has("framing", Framing.HOST))), Saw.HOST)
-    is_connect = f.eq(s.get("method"), METHOD_CONNECT)
-    for audited in range(variants):
-        f.call(evaluate, s.pointer, audited)
     if variants == 1:
+        f.call(evaluate, s.pointer, 0)
         _copy_outcome(s)
     else:
+        f.call(evaluate, s.pointer, 1)
         with f.if_(f.cmp(">", s.get("head"), s.get("audit_limit"))), f.if_(f.ne(s.get("audit_rules_length"), 0)):
             s.set("saw", int(Saw.HEAD_LIMIT))
             _malformed_as(s, "audit_")
-    with f.if_(f.both(f.ne(s.get("verdict"), 0), f.either(is_connect, s.has("framing", Framing.UPGRADE)))):
-        s.raise_("framing", Framing.SWITCHES)
-    f.ret(0)
+        f.call(evaluate, s.pointer, 0)  # last, so that what is malformed in force is told
+    f.leave(decided)
     f.b.position_at_end(bad)
     s.set("saw", saw.get())
     malformed(f, s, variants)
-    f.ret(0)
+    f.leave(decided)
+    f.b.position_at_end(decided)
+    with f.if_(f.both(f.ne(s.get("verdict"), 0), f.either(is_connect, s.has("framing", Framing.UPGRADE)))):
+        s.raise_("framing", Framing.SWITCHES)
     return f.close()
 
 
