@@ -1,39 +1,32 @@
 """LLVM's backend in a process of its own: it ends the process on what it cannot select.
 
-Run as `python -m policyc.codegen.backend` it reads LLVM IR from standard input and writes two length-prefixed (u32, little-endian)
-byte strings to standard output: the object and the assembly. Its working directory holds the policy's sources, whose
-lines LLVM puts into the BTF.
+Run as `python -m policyc.codegen.backend OUTPUT` it reads LLVM IR from standard input and writes the object (`obj`) or its assembly
+(`asm`) to standard output. One run makes one of them: each takes a whole code generation, which moreover changes the module.
+Its working directory holds the policy's sources, whose lines LLVM puts into the BTF.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import policyc
 from policyc.diagnostics import OperationError
 
 CPU = "v3"
-_LENGTH = struct.Struct("<I")
+Output = Literal["obj", "asm"]
 
 
-@dataclass(frozen=True)
-class Built:
-    object: bytes
-    assembly: str
-
-
-def run(module: str, sources: dict[str, str]) -> Built:
-    """Compiles LLVM IR. The sources are laid out in a temporary folder, so that no other file's text can get into the object
-    and its bytes do not depend on where it is compiled. Raises OperationError with what the backend said before it ended, or
-    where there is no room for temporary files."""
+def run(module: str, sources: dict[str, str], output: Output = "obj") -> bytes:
+    """Compiles LLVM IR to an object, or to assembly in UTF-8. The sources are laid out in a temporary folder, so that no other
+    file's text can get into the object and its bytes do not depend on where it is compiled. Raises OperationError with what the
+    backend said before it ended, or where there is no room for temporary files."""
     try:
-        process = _run(module, sources)
+        process = _run(module, sources, output)
     except OSError as error:
         reason = error.strerror.lower() if error.strerror else "no room"
         help = "TMPDIR names a folder with room for the policy's sources"
@@ -45,13 +38,10 @@ def run(module: str, sources: dict[str, str]) -> Built:
             help="this is a limit of the backend or a bug in policyc; please report it with the policy",
             exit_code=4,
         )
-    output = process.stdout
-    (length,) = _LENGTH.unpack_from(output)
-    start = _LENGTH.size + length
-    return Built(output[_LENGTH.size : start], output[start + _LENGTH.size :].decode())
+    return process.stdout
 
 
-def _run(module: str, sources: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+def _run(module: str, sources: dict[str, str], output: Output) -> subprocess.CompletedProcess[bytes]:
     import_root = str(Path(policyc.__file__).resolve().parents[1])
     path = [import_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="policyc-") as folder:
@@ -60,7 +50,7 @@ def _run(module: str, sources: dict[str, str]) -> subprocess.CompletedProcess[by
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="")
         return subprocess.run(
-            [sys.executable, "-m", "policyc.codegen.backend"],
+            [sys.executable, "-m", "policyc.codegen.backend", output],
             input=module.encode(),
             capture_output=True,
             cwd=folder,
@@ -69,7 +59,7 @@ def _run(module: str, sources: dict[str, str]) -> subprocess.CompletedProcess[by
         )
 
 
-def _compile(text: str) -> tuple[bytes, bytes]:
+def _compile(text: str, output: str) -> bytes:
     import llvmlite.binding as llvm
 
     # Blocks stay where they were emitted, heads of loops first: kernels before 6.8 refuse a loop whose last block falls
@@ -87,15 +77,13 @@ def _compile(text: str) -> tuple[bytes, bytes]:
     # merge loads into what the verifier refuses.
     passes.add_sroa_pass()
     passes.run(module, builder)
-    return machine.emit_object(module), machine.emit_assembly(module).encode()
+    if output == "asm":
+        return str(machine.emit_assembly(module)).encode()
+    return bytes(machine.emit_object(module))
 
 
 def main() -> None:
-    code, assembly = _compile(sys.stdin.buffer.read().decode())
-    out = sys.stdout.buffer
-    for part in (code, assembly):
-        out.write(_LENGTH.pack(len(part)))
-        out.write(part)
+    sys.stdout.buffer.write(_compile(sys.stdin.buffer.read().decode(), sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -28,11 +28,10 @@ MAX_PEERS, MAX_GROUPS = 64, 64
 
 @dataclass(frozen=True)
 class Compiled:
-    """`object` is sealed; `llvm_ir` and `assembly` are what became of it on the way."""
+    """`object` is sealed; `llvm_ir` is what it was made of."""
 
     object: bytes
     llvm_ir: str
-    assembly: str
 
 
 def identity_layout(tables: Tables) -> IdentityLayout:
@@ -119,7 +118,7 @@ def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], r
     module, rodata = build_module(tables, policy, f"policyc {policyc.__version__}")
     text = str(module)
     built = backend.run(text, sources)
-    used = budget.check(built.assembly)
-    filled = elf.fill(built.object, rodata.contents)
+    used = budget.check(built)
+    filled = elf.fill(built, rodata.contents)
     sealed = writer.write(filled, tables, policy, identity_layout(tables), llvmlite.__version__, used)
-    return Compiled(sealed, text, built.assembly)
+    return Compiled(sealed, text)

@@ -145,9 +145,12 @@ def _object(checked: Checked, stage: Stage, observer: Observer | None, stateless
 
     tables = dataclasses.replace(build(checked.policy, observer=observer), stateless=stateless)
     with _Timed("codegen", observer):
+        from policyc.codegen import backend
         from policyc.codegen.emit import compile_object
 
         compiled = compile_object(tables, checked.policy, checked.sources, checked.root)
-    if stage == "obj":
-        return compiled.object
-    return _text(compiled.llvm_ir if stage == "llvm" else compiled.assembly)
+        if stage == "obj":
+            return compiled.object
+        if stage == "llvm":
+            return _text(compiled.llvm_ir)
+        return _text(backend.run(compiled.llvm_ir, checked.sources, "asm").decode())

@@ -45,7 +45,7 @@ def module(programs: Mapping[tuple[str, str], Body], maps: Sequence[MapSpec] = (
 
 
 def built(programs: Mapping[tuple[str, str], Body], maps: Sequence[MapSpec] = (), source: str = "") -> bytes:
-    return backend.run(module(programs, maps), {SOURCE: source} if source else {}).object
+    return backend.run(module(programs, maps), {SOURCE: source} if source else {})
 
 
 @contextmanager

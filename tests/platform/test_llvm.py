@@ -102,6 +102,6 @@ def test_a_helper_is_called_by_its_number() -> None:
     builder = ir.IRBuilder(function.append_basic_block())
     type_ = ir.FunctionType(I64, [])
     builder.ret(builder.call(builder.inttoptr(I64(5), type_.as_pointer()), []))
-    text = ELFFile(BytesIO(backend.run(str(made), {}).object)).get_section_by_name(".text")
+    text = ELFFile(BytesIO(backend.run(str(made), {}))).get_section_by_name(".text")
     assert text is not None
     assert bytes([0x85, 0, 0, 0, 5, 0, 0, 0]) in text.data()  # BPF_CALL with imm 5
