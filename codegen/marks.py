@@ -8,17 +8,17 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from policyc.artifact.layout import CT6_KEY, CtFlag, Hook, Reason
-from policyc.artifact.stream_layout import MARK, MARK_CLOSING, MARK_POISONED
+from policyc.artifact.stream_layout import MARK, MARK_POISONED
 from policyc.codegen.flow import Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_FLAGS, MARK_COOKIE, MARK_DIRECTION, MARK_FLAGS, MARK_SENT
-from policyc.codegen.stream import OFFSET, Stream
+from policyc.codegen.stream import OFFSET, Mode, State, Stream, Told
 from policyc.model import Direction
 
 NO_EXIST = 1
-TCP_FIN_SYN_RST, TCP_URG = 1 | 2 | 4, 32
+TCP_FIN, TCP_FIN_SYN_RST, TCP_URG = 1, 1 | 2 | 4, 32
 
 
 def _key(f: Function, s: Stream, family: int) -> Value:
@@ -51,17 +51,6 @@ def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
         with f.if_(f.not_null(entry)):
             word = CT_FLAGS & ~3
             f.set_bits(entry, I32(CtFlag.CLOSING << 8 * (CT_FLAGS - word)), word)
-
-    _by_family(f, s, mark)
-
-
-def mark_closing(f: Function, maps: Maps, s: Stream) -> None:
-    """The judged socket knows that it is to close."""
-
-    def mark(family: int, key: Value) -> None:
-        found = f.lookup(maps[f"marks{family}"], key)
-        with f.if_(f.not_null(found)):
-            f.set_bits(found, I32(MARK_CLOSING), MARK_FLAGS)
 
     _by_family(f, s, mark)
 
@@ -137,9 +126,10 @@ def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:
         f.leave(denied)  # the program would see one byte more than who reads
     with f.if_(f.both(judged_way, f.eq(direction, int(Direction.EGRESS)), f.ne(payload, 0))):
         _within_ledger(f, maps, flow, mark, denied)
+    with f.if_(f.both(judged_way, f.bits(flags, TCP_FIN))):
+        _ends_in_head(f, maps, flow, mark, done)
     with f.if_(f.bits(f.load(mark, I32, MARK_FLAGS), MARK_POISONED)):
         _closing(f, maps, flow, mark, judged_way, done)
-        f.b.position_at_end(f.b.append_basic_block("closing"))
     f.leave(done)
     f.b.position_at_end(denied)
     flow.settle(0, int(Reason.L7_NOT_SEEN))
@@ -216,31 +206,32 @@ def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
     return Stream(f, pointer)
 
 
+def _ends_in_head(f: Function, maps: Maps, flow: Flow, mark: Value, done: ir.Block) -> None:
+    """Some servers take the end of a stream for the end of a head. So it does not reach one that has a part of a head; where the last part
+    is still to come with it, or before it, the program that judges that is told."""
+    s = _stream(f, maps, mark, done)
+    denied = s.has("state", State.POISONED)
+    mode = s.get("mode")
+    within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))
+    has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within))
+    with f.if_(has_part):
+        flow.settle(0, int(Reason.L7_MALFORMED))
+        with f.if_(denied):
+            flow.raise_flag(Flag.TOLD)
+        f.leave(done)
+    s.raise_("told", Told.ENDED)
+
+
 def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value, done: ir.Block) -> None:
-    """Of a connection that is to end. A server's socket learns it when it has to send something again, so until then nothing that acknowledges reaches
-    it. Then, and a client's from the first, probes its peer: bare acknowledgements of the byte before the next, which are kept back. Without an
+    """Of a connection that is to end, the judged socket's keepalive probes are kept back: bare acknowledgements of the byte before the next. Without an
     answer it gives up."""
-    keep_back = f.b.append_basic_block("keep_back")
-    ends = f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)
-    with f.if_(ends):
-        f.leave(done)
-    is_bare = f.eq(flow.get("payload"), 0)
+    bare = f.both(f.eq(flow.get("payload"), 0), f.not_(f.bits(flow.get("tcp_flags"), TCP_FIN_SYN_RST)))
     leaves = f.eq(flow.get("direction"), int(Direction.EGRESS))
-    with f.if_(f.not_(leaves)):
-        knows = f.bits(f.load(mark, I32, MARK_FLAGS), MARK_CLOSING)
-        with f.if_(f.both(judged_way, f.not_(f.both(is_bare, knows)))):
-            f.leave(keep_back)
-        f.leave(done)
-    with f.if_(f.not_(is_bare)):
-        f.leave(done)
-    following = f.var(f.load(mark, I32, MARK_SENT))
-    with f.if_(judged_way):
-        s = _stream(f, maps, mark, done)
-        following.set(f.add(s.get("base"), f.to(s.get("approved"), I32)))
-    with f.if_(f.eq(f.add(flow.get("sequence"), 1), following.get())):
-        f.leave(keep_back)
-    f.leave(done)
-    f.b.position_at_end(keep_back)
-    flow.settle(0, int(Reason.L7_NOT_SEEN))
-    flow.raise_flag(Flag.TOLD)
-    f.leave(done)
+    with f.if_(f.both(bare, leaves)):
+        following = f.var(f.load(mark, I32, MARK_SENT))
+        with f.if_(judged_way):
+            s = _stream(f, maps, mark, done)
+            following.set(f.add(s.get("base"), f.to(s.get("approved"), I32)))
+        with f.if_(f.eq(f.add(flow.get("sequence"), 1), following.get())):
+            flow.settle(0, int(Reason.L7_NOT_SEEN))
+            flow.raise_flag(Flag.TOLD)

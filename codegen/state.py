@@ -422,11 +422,26 @@ class _Builder:
         failed = f.var(self._update(NO_EXIST))
         with f.if_(f.ne(failed.get(), 0)):
             self._void_recent()
+            if self.has_streams:
+                self._refuse_meeting()
             failed.set(self._update(ANY))
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
             audit_load(f, flow)
             flow.set("connection", 0)
+
+    def _refuse_meeting(self) -> None:
+        """Both ends may open a connection at once: it must not become one of the other direction, whose requests nobody judges."""
+        f, flow = self.f, self.flow
+        old = self._lookup("")
+        with f.if_(f.not_null(old)):
+            flags = f.load(old, I8, CT_FLAGS)
+            open_ = f.not_(f.bits(flags, CtFlag.FIN | CtFlag.FIN_REPLY | CtFlag.RST))
+            turned = f.ne(f.load(old, I8, CT_DIRECTION), flow.get("direction"))
+            with f.if_(f.both(f.bits(flags, CtFlag.STREAM), turned, open_, self._is_live(old, flow.get("protocol")))):
+                flow.settle(0, int(Reason.L7_NOT_SEEN))
+                flow.set("connection", 0)
+                f.leave(self.done)
 
     def _update(self, how: int) -> Value:
         """Enters `value` under `key`; 0 or what the helper failed with."""

@@ -130,6 +130,7 @@ class State(IntEnum):
 class Told(IntEnum):
     SWITCHED = 1  # an Upgrade was accepted: the rest is opaque
     REFUSED = 2  # a request was answered before its body was sent
+    ENDED = 4  # the client's FIN was let through
 
 
 class Mode(IntEnum):

@@ -228,6 +228,10 @@ def build_verdict(
         # More steps than there may be: nobody knows what follows.
         s.set("saw", int(Saw.HEAD_LIMIT))
         f.call(parts.step_judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
+    mode = s.get("mode")
+    within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END), f.not_(s.has("state", State.POISONED)))
+    with f.if_(f.both(within, s.has("told", Told.ENDED))):
+        f.call(parts.step_judges.malformed, s.pointer, int(Saw.UNFINISHED))
     _pass_or_deny(f, maps, parts, s, arrives)
     f.close()
 

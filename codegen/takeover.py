@@ -12,7 +12,7 @@ from policyc.artifact.stream_layout import StreamHook
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.marks import NO_EXIST, expect, make_mark, mark_closing, not_expected, remove_mark
+from policyc.codegen.marks import NO_EXIST, expect, make_mark, not_expected, remove_mark
 from policyc.codegen.records import CONFIG_STATE
 from policyc.codegen.stream import TUPLE_END, State, Stream
 from policyc.codegen.stream_programs import StreamParts, program, tail_call
@@ -27,15 +27,15 @@ class Op(IntEnum):
     REQUESTED = 2  # RWND_INIT; without a full socket: a listener is asked for a connection
     ACTIVE_ESTABLISHED = 4
     PASSIVE_ESTABLISHED = 5
-    RETRANSMITS = 8  # RTO_CB
     STATE_CHANGED = 10
     RTT = 12
+    SENDS = 14  # HDR_OPT_LEN_CB
 
 
-CALL_RETRANSMITS, CALL_STATE, CALL_RTT = 1, 4, 8  # BPF_SOCK_OPS_RTO_CB_FLAG, STATE_CB_FLAG, RTT_CB_FLAG
+CALL_STATE, CALL_RTT, CALL_SENDS = 4, 8, 64  # BPF_SOCK_OPS_STATE_CB_FLAG, RTT_CB_FLAG, WRITE_HDR_OPT_CB_FLAG
 # struct bpf_sock_ops
 OP, REPLY, NEW_STATE, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6 = 0, 4, 8, 20, 24, 28, 32, 48
-REMOTE_PORT, LOCAL_PORT, IS_FULLSOCK, RCV_NXT, SND_NXT, SOCKET = 64, 68, 72, 100, 104, 184
+REMOTE_PORT, LOCAL_PORT, IS_FULLSOCK, RCV_NXT, SND_NXT, SND_UNA, SOCKET = 64, 68, 72, 100, 104, 108, 184
 # In the word that programs may write, and that those of one event share: the nearest cgroup's program has run; below it its subject.
 NEAREST = 1 << 31
 AF_INET = 2
@@ -100,7 +100,7 @@ def build(
         f.ret(PASSED)
     s = Stream(f, pointer)
     with f.if_(f.ne(op, Op.STATE_CHANGED)):
-        _close(f, maps, s)
+        _close(f, s)
         f.ret(PASSED)
     with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
         remove_mark(f, maps, s)
@@ -139,7 +139,8 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     s.set("answer_at", f.load(context, I32, SND_NXT if direction is Direction.INGRESS else RCV_NXT))
     if direction is Direction.EGRESS:
         sockets = maps["streams_out"]
-        s.set("base", f.load(context, I32, SND_NXT))
+        # What is acknowledged: bytes that went with the SYN, and may be sent again, are not approved.
+        s.set("base", f.load(context, I32, SND_UNA))
         socket = f.b.load(f.at_offset(context, SOCKET), typ=PTR)
         with f.if_(f.is_null(socket)):
             f.leave(forget)
@@ -149,9 +150,8 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
         f.store(known, f.load(cookie, I64))
     with f.if_(f.ne(f.helper(Helper.SOCK_HASH_UPDATE, context, sockets, cookie, NO_EXIST), 0)):
         f.leave(forget)
-    # By these a denied stream's socket comes back to us: a server's when it sends its answer, or ours, again (marks.py lets nobody acknowledge
-    # it), a client's when FILLER is acknowledged.
-    asks = CALL_RETRANSMITS if direction is Direction.INGRESS else CALL_RTT
+    # By these a denied stream's socket comes back to us: a server's acknowledges what it got, a client's has FILLER acknowledged.
+    asks = CALL_SENDS if direction is Direction.INGRESS else CALL_RTT
     f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | asks))
     # From here on its payload passes. Without a mark (a full table) it does not.
     make_mark(f, maps, s, f.load(cookie, I64))
@@ -206,12 +206,11 @@ def _fill_ends(f: Function, s: Stream) -> Value:
     return family.get()
 
 
-def _close(f: Function, maps: Maps, s: Stream) -> None:
+def _close(f: Function, s: Stream) -> None:
     """A socket whose stream was denied probes its peer, whose answers are kept back: it times out two seconds later."""
     with f.if_(f.either(f.not_(s.has("state", State.POISONED)), s.has("state", State.CLOSED))):
         f.ret(PASSED)
     s.raise_("state", State.CLOSED)
-    mark_closing(f, maps, s)
     value = f.slot(I32, "option", align=4)
     f.store(value, 1, I32)
     options = ((SOL_TCP, TCP_KEEPIDLE), (SOL_TCP, TCP_KEEPINTVL), (SOL_TCP, TCP_KEEPCNT), (SOL_SOCKET, SO_KEEPALIVE))

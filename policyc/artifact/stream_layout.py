@@ -32,7 +32,6 @@ CGROUP_SUBJECT = struct.Struct("<Q")  # the endpoint index of the cgroup that th
 # the server's that is judged, the sequence number behind what that sent last.
 MARK = struct.Struct("<QIIII")
 MARK_POISONED = 1  # a request was denied: the connection is to be closed
-MARK_CLOSING = 2  # its socket knows
 # Of a client's socket (sk_storage): its own cookie, by which sk_msg finds the stream.
 SOCKET_STREAM = struct.Struct("<Q")
 
@@ -75,6 +74,7 @@ class Saw(IntEnum):
     HEAD_LIMIT = 17
     EARLY_BYTES = 18
     CONFIGURATION = 19
+    UNFINISHED = 20
 
     @property
     def words(self) -> str:
@@ -102,6 +102,7 @@ SAW_WORDS = {
     Saw.HEAD_LIMIT: "head over the limit",
     Saw.EARLY_BYTES: "bytes before the server's answer",
     Saw.CONFIGURATION: "policy replaced twice within a request",
+    Saw.UNFINISHED: "end of the stream within a head",
 }
 
 NO_ENTRY = 0xFFFFFFFF
