@@ -226,9 +226,9 @@ def _lost_syn(stage: Stage, pieces: int) -> None:
     stage.said.append(web.result())
 
 
-@evasion("simultaneous open")
+@evasion("simultaneous open", "egress")
 def _(stage: Stage) -> None:
-    """Both ends connect; the side that is not judged helps."""
+    """Both ends connect; the side that is not judged helps. Where the server is judged and connects, it has opened the connection itself, outwards."""
     stage.load()
     api, web = stage.scene.agent("api"), stage.scene.agent("web")
     source = (stage.scene.address("web"), stage.port + 1000)
