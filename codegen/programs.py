@@ -106,9 +106,14 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, traits: HookTra
 
 def build_parser(module: ir.Module, debug: DebugInfo, context: Context, span: Span) -> ir.Function:
     """parse_CONTEXT(ctx, flow): fills the flow record; 0 if the packet is not IP. A function of its own, so that what
-    it keeps on the stack is gone when the packet is judged."""
-    args = [("ctx", PTR, _context_type(debug)), ("flow", PTR, debug_type(debug))]
-    f = Function(module, debug, f"parse_{context.value}", args, span, static=True)
+    it keeps on the stack is gone when the packet is judged, and a global one, so that its paths are walked once and not
+    for everything that follows: kernel 6.1 would need a million instructions."""
+    # The kernel knows the context of a global function by the name of its type.
+    type_ = debug.pointer(debug.struct("xdp_md" if context is Context.XDP else "__sk_buff", [], 0))
+    args = [("ctx", PTR, type_), ("flow", PTR, debug_type(debug))]
+    f = Function(module, debug, f"parse_{context.value}", args, span)
+    with f.if_(f.is_null(f.args[1])):
+        f.ret(0)
     flow = Flow(f, f.args[1])
     helper = Helper.XDP_LOAD_BYTES if context is Context.XDP else Helper.SKB_LOAD_BYTES
     reader = parse.Reader(f, f.args[0], helper, f.at_offset(f.args[1], SCRATCH))
