@@ -28,6 +28,7 @@ SO_SNDBUFFORCE = 32
 SEND_BUFFER = 8 << 20
 AT_ONCE = 256  # streams
 STALLED_S = 1.0  # without a step a stream counts as stuck
+QUIET_S = 0.1  # without a byte, after which a denied stream is over
 LATE_S = 0.03  # for what should not come, after all that should
 CLOSING_S = 4.0  # within which both ends of a denied stream are closed
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
@@ -257,7 +258,7 @@ class _Stream:
         self._answered = False  # the write at hand
         self._connected = False
         self._denied = False
-        self._until = 0.0
+        self._until = self._moved = 0.0
 
     def begin(self) -> None:
         self._until = time.monotonic() + STALLED_S
@@ -273,6 +274,7 @@ class _Stream:
 
     def told(self, record: bytes) -> None:
         self.seen.events.append(record)
+        self._moved = time.monotonic()
         if requests.fields(record)["verdict"] or self._denied:
             return
         self._denied = True
@@ -302,6 +304,7 @@ class _Stream:
             else:
                 if piece:
                     into += piece
+                    self._moved = time.monotonic()
                     continue
                 end = "eof"
             if client:
@@ -370,7 +373,8 @@ class _Stream:
         writes = self.script.writes
         through = writes[-1].through if writes else 0
         expected = sum(len(w.answer) for w in writes) + len(self.script.refusal)
-        whole = (self._denied or len(self._read) >= through) and len(self._received) >= expected
+        quiet = self._denied and time.monotonic() > self._moved + QUIET_S  # it may be denied early
+        whole = (quiet or len(self._read) >= through) and len(self._received) >= expected
         return bool(self.seen.stuck) or (whole and len(self.seen.events) >= self.script.events)
 
     def closed(self) -> bool:
