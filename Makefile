@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 tools:
 	@scripts/install-tools
 
-demo: venv tools ## compile the Star Wars policy, load it into a private namespace (or an emulated machine), run real clients
+demo: venv tools ## compile the Star Wars policies, load them into a private namespace (or an emulated machine), run real clients
 	$(BIN)/python examples/demo.py
 
 test: venv tools ## all tests; where bpf() is not permitted what needs it is skipped, and some of it run in an emulated machine
