@@ -118,7 +118,7 @@ def _build_malformed(
     with f.if_(f.is_null(f.args[0])):
         f.ret(0)
     s = Stream(f, f.args[0])
-    s.set("saw", f.to(f.args[1], I8))
+    s.set("saw", f.select(s.has("framing", Framing.TRAILERS), I8(Saw.TRAILER), f.to(f.args[1], I8)))
     http_verdict.malformed(f, s, variants)
     with f.if_(f.ne(f.call(denied, s.pointer), 0)):
         s.set("mode", Mode.OPAQUE)

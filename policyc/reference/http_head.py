@@ -339,11 +339,11 @@ def _read_chunk_size() -> Reader[int]:
 def _read_trailers(limit: int) -> Reader[None]:
     source = _Counted(limit)
     while True:
-        first = yield from source.next()
         try:
+            first = yield from source.next()
             line = yield from _read_line(first, source)
-        except Malformed as error:
-            raise Malformed(error.saw if error.saw is Saw.HEAD_LIMIT else Saw.TRAILER) from None
+        except Malformed:
+            raise Malformed(Saw.TRAILER) from None
         if line is None:
             return
         if line[0] in FRAMING:
