@@ -52,7 +52,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("answer_mode", 1),  # answers.Awaits
     ("told", 1),  # by the server's answers: Told bits, which only packet programs write
     ("carried", 1),  # the request at hand began in an earlier buffer
-    ("pad", 1),
+    ("waited", 1),  # when this buffer came some request was not answered
     # While a packet's answers are read (answers.py): here and not on the stack, where the verifier would follow each value.
     ("watch_at", 4),
     ("watch_end", 4),

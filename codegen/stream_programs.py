@@ -29,6 +29,8 @@ SK_DROP, SK_PASS = 0, 1
 F_INGRESS = 1  # BPF_F_INGRESS of redirections
 SKB_LEN = 0
 MSG_DATA, MSG_DATA_END, MSG_SIZE, MSG_SK = 0, 8, 68, 72  # struct sk_msg_md
+MOST_CUT = 4095  # bytes, of bpf_skb_adjust_room
+MOST_CUTS = 256
 FILLER = b"\r\n"  # an empty line before a request, which servers pass over (RFC 9112, section 2.2)
 MOST_STEPS = 1 << 20  # of one buffer: a step reads at least a byte, most read many
 BODY = b"Denied by network policy.\n"
@@ -47,6 +49,7 @@ class StreamParts:
     denied: ir.Function
     answer: Data  # the bytes of FORBIDDEN and BODY
     blank: Data  # a stream's record of which nothing is known
+    shorten: ir.Function  # takes bytes off the beginning of a long buffer
 
 
 def context_type(debug: DebugInfo) -> Any:
@@ -78,6 +81,7 @@ def build_parts(
         denied,
         rodata.array("http_forbidden", 1, FORBIDDEN + BODY),
         rodata.array("blank_stream", 1, bytes(STREAM_SIZE)),
+        _build_shorten(module, debug, span),
     )
 
 
@@ -210,6 +214,7 @@ def build_verdict(
         s.set("window_length", 0)
         s.set("request_at", 0)
         s.set("carried", f.to(f.ne(s.get("mode"), Mode.START), I8))
+        s.set("waited", f.to(f.ne(s.get("begun"), s.get("answered")), I8))
     _look_for_changes(f, maps, hook, s, end)
     slot = http.context_slot(f, f.args[0], s.pointer)
     f.repeat(MOST_STEPS, step, slot)
@@ -299,20 +304,38 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
         s.set("request_at", 0)
         s.set("carried", 0)
         if arrives:
-            with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, before, 0), 0)):
-                f.ret(SK_DROP)
+            with f.if_(f.eq(f.helper(Helper.SKB_CHANGE_TAIL, context, before, 0), 0)):
+                f.ret(SK_PASS)
+            # It takes memory for the whole buffer in one piece. Without that nothing of it is passed, so the refusal answers its first request.
+            with f.if_(f.eq(s.get("waited"), 0)):
+                s.set("answer", int(Answer.FORBIDDEN))
         else:
             s.set("approved", f.add(s.get("approved"), f.to(before, I64)))
             f.helper(Helper.MSG_APPLY_BYTES, context, before)
-        f.ret(SK_PASS)
+            f.ret(SK_PASS)
     if arrives:
         with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
             cookie = f.slot(I64, "own_cookie")
             f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
+            f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
             _answer_by_skb(f, maps, parts, _answer_length(f, s), cookie)
         f.ret(SK_DROP)
     else:
         _end_by_msg(f, maps, s)
+
+
+def _build_shorten(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
+    """stream_shorten(index, slot): takes bytes off the beginning of a buffer until little is left, 1 when it is done: to change what is long its
+    whole length would be copied."""
+    args = [("index", I32, debug.u32), ("slot", PTR, debug.pointer(debug.byte_record("step", 16)))]
+    f = Function(module, debug, "stream_shorten", args, span, static=True)
+    context = http.spilled(f, f.args[1], 0)
+    length = f.load(context, I32, SKB_LEN)
+    with f.if_(f.cmp("<=", length, MOST_CUT)):
+        f.ret(1)
+    failed = f.helper(Helper.SKB_ADJUST_ROOM, context, I32(-MOST_CUT & 0xFFFFFFFF), I32(0), 0)
+    f.ret(f.to(f.ne(failed, 0), I32))
+    return f.close()
 
 
 def _answer_length(f: Function, s: Stream) -> Value:
