@@ -343,7 +343,7 @@ def in_emulated_machine(built: Path, why: str) -> int:
     kernel = archive.kernel(architecture)
     say("engine", f"Linux {kernel.release} in a machine that QEMU emulates, because this one's kernel cannot be used:")
     say("", why)
-    say("", "what follows happens in there, as root, with this machine's files; it takes a minute or more")
+    say("", "what follows happens in there, as root, with this machine's files; it takes some minutes")
     signal.alarm(EMULATION_LIMIT)
     inside = {EMULATED: str(built), "PYTHONUNBUFFERED": "1"}
     try:
