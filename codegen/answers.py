@@ -274,7 +274,11 @@ class _Step:
             s.raise_("told", Told.REFUSED)
 
     def _answered(self) -> None:
-        self.s.add("answered", 1)
+        f, s = self.f, self.s
+        s.add("answered", 1)
+        with f.if_(f.eq(s.get("watch_at"), s.get("watch_end"))):
+            s.set("answer_mode", Awaits.HEAD)
+            f.ret(1)
         self.s.set("watch_phase", _Phase.FIRST_LINE)
         self.f.ret(0)
 

@@ -54,6 +54,8 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     op = f.load(context, I32, OP)
     with f.if_(f.both(*(f.ne(op, int(n)) for n in Op))):
         f.ret(PASSED)
+    with f.if_(f.eq(op, Op.SENDS)):  # so often that it must cost little
+        _leave_unless_denied(f, maps)
     is_client = f.ne(f.load(context, I32, IS_FULLSOCK), 0)
     with f.if_(f.both(f.eq(op, Op.REQUESTED), is_client)):
         f.ret(PASSED)
@@ -69,6 +71,17 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
         f.store(context, 0, I32, REPLY)
     f.ret(PASSED)
     f.close()
+
+
+def _leave_unless_denied(f: Function, maps: Maps) -> None:
+    cookie = f.slot(I64, "cookie")
+    f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, f.args[0]))
+    pointer = f.lookup(maps["streams"], cookie)
+    with f.if_(f.is_null(pointer)):
+        f.ret(PASSED)
+    state = f.and_(Stream(f, pointer).get("state"), State.POISONED | State.CLOSED)
+    with f.if_(f.ne(state, State.POISONED)):
+        f.ret(PASSED)
 
 
 def build(
