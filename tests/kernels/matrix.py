@@ -25,7 +25,7 @@ import guest
 from conftest import missing_permission
 
 ROOT = Path(__file__).parents[2]
-REPLAY = ROOT / "tests" / "kernels" / "replay.py"
+REPLAY, STREAMS = (ROOT / "tests" / "kernels" / name for name in ("replay.py", "streams.py"))
 # What of the test suite is run in an emulated machine, the first of them also instead of the kernel's tests: each test that
 # compiles takes five to ten seconds there, and all tests would take hours.
 PROBES = ("tests/platform/test_maps.py", "tests/platform/test_programs.py")
@@ -99,6 +99,23 @@ def replayed(outcome: Outcome) -> str:
     )
 
 
+def streamed(outcome: Outcome) -> str:
+    """What `streams.py` found, in words. Raises `Wrong`."""
+    code, output = outcome
+    lines = [line for line in output.splitlines() if line.startswith('{"kernel"')]
+    if not lines:
+        raise Wrong(f"exit code {code}, no result:\n{output[-4000:]}")
+    found = json.loads(lines[-1])
+    if found["differences"]:
+        raise Wrong("\n".join(found["differences"]))
+    if found["streams"] == 0 or code != 0:
+        raise Wrong(f"exit code {code}, {found['streams']} streams:\n{output[-4000:]}")
+    return (
+        f"Linux {found['kernel']} {found['machine']}: {found['streams']} HTTP streams on sockets judged and answered "
+        f"as the reference judges them"
+    )
+
+
 def tested(files: Sequence[str], outcome: Outcome) -> str:
     """What pytest's last line says. Raises `Wrong`."""
     code, output = outcome
@@ -138,17 +155,17 @@ class Report:
             print(f"ok       {name}: {words} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
-def replay_here(folder: Path) -> Outcome:
-    return here([sys.executable, str(REPLAY), str(folder)])
+def played_here(script: Path, folder: Path) -> Outcome:
+    return here([sys.executable, str(script), str(folder)])
 
 
-def replay_in(folder: Path, architecture: str, series: str | None) -> Outcome:
+def played_in(script: Path, folder: Path, architecture: str, series: str | None) -> Outcome:
     kernel = known(architecture, series)
     if architecture == archive.native():
-        return emulated(kernel, [sys.executable, str(REPLAY), str(folder)])
+        return emulated(kernel, [sys.executable, str(script), str(folder)])
     # A machine of another architecture cannot run this one's Python.
     root = archive.userland(architecture)
-    return emulated(kernel, ["python3", f"{guest.FILES}{REPLAY}", f"{guest.FILES}{folder}"], root)
+    return emulated(kernel, ["python3", f"{guest.FILES}{script}", f"{guest.FILES}{folder}"], root)
 
 
 def main() -> int:
@@ -171,26 +188,37 @@ def main() -> int:
     probes = PROBES[:1] if given.instead else PROBES
     with tempfile.TemporaryDirectory(prefix="policyc-kernels-") as made:
         folder = Path(made)
-        print(f"compiling {given.grounds} policies and drawing their packets", flush=True)
+        streams = folder / "streams"
+        print(f"compiling {given.grounds} policies and drawing their packets, and policies with L7 rules", flush=True)
         seeds = range(FIRST_SEED, FIRST_SEED + given.grounds)
         prepare = [str(REPLAY), "--prepare", f"{seeds.start}:{seeds.stop}:{given.packets}", str(folder)]
         subprocess.run([sys.executable, *prepare], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, str(STREAMS), "--prepare", str(streams)], cwd=ROOT, check=True)
         if given.instead:
             print(
                 f"bpf() is not permitted here ({missing_permission()}): kernel tests run in an emulated machine",
                 flush=True,
             )
         elif not given.series:
-            report.run("running kernel", lambda: replayed(replay_here(folder)))
+            report.run(
+                "running kernel",
+                lambda: replayed(played_here(REPLAY, folder)),
+                lambda: streamed(played_here(STREAMS, streams)),
+            )
         for series in [None] if given.instead else given.series or archive.SERIES[::-1]:
             report.run(
                 f"Debian {series or 'kernel'}, emulated",
-                lambda series=series: replayed(replay_in(folder, native, series)),  # type: ignore[misc]
+                lambda series=series: replayed(played_in(REPLAY, folder, native, series)),  # type: ignore[misc]
+                lambda series=series: streamed(played_in(STREAMS, streams, native, series)),  # type: ignore[misc]
                 lambda series=series: tested(probes, emulated(known(native, series), pytest(*probes))),  # type: ignore[misc]
             )
         if not given.instead and not given.series:
             other = OTHER[native]
-            report.run(f"Debian {other}, emulated", lambda: replayed(replay_in(folder, other, None)))
+            report.run(
+                f"Debian {other}, emulated",
+                lambda: replayed(played_in(REPLAY, folder, other, None)),
+                lambda: streamed(played_in(STREAMS, streams, other, None)),
+            )
     if report.ran == 0 and not report.wrong:
         print("NO KERNEL COULD BE HAD: nothing was tried")
         return 0 if given.instead else 1

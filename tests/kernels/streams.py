@@ -93,11 +93,12 @@ def audited() -> list[Case]:
 
 @dataclass(frozen=True)
 class Site:
-    """Cases that one policy judges: at the server, or (`egress`) at the client."""
+    """Cases that one policy judges: at the server, or (`egress`) at the client, by its cgroup alone or by its interface, too."""
 
     name: str
     cases: tuple[Case, ...]
     egress: bool = False
+    bound: str = "cgroup"  # as in `Scene.endpoints`
 
     @property
     def ground(self) -> Ground:
@@ -117,8 +118,9 @@ class Site:
 CORPUS = tuple(of_corpus(case) for case in CASES if case.name in NAMES)
 SITES = (
     Site("ingress", CORPUS),
-    Site("audit, a hundred routes", (*routes(), *audited())),
+    Site("audit, a hundred routes", (*routes(), *audited()), bound="both"),
     Site("egress", (*CORPUS, *routes()), egress=True),
+    Site("egress at both", CORPUS, egress=True, bound="both"),
 )
 assert {case.name for case in CORPUS} == set(NAMES), set(NAMES) - {case.name for case in CORPUS}
 
@@ -129,6 +131,7 @@ def _object(folder: Path, name: str) -> Path:
 
 def prepare(folder: Path) -> None:
     texts = {site.name: site.text for site in SITES} | {"public": PUBLIC, "private": PRIVATE}
+    folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         _object(folder, name).write_bytes(compile_policy(differential.checked(text)).object)
 
@@ -181,8 +184,9 @@ def play(scene: Scene, agent: Agent, folder: Path, site: Site, found: Found) -> 
     artifact = reader.read(path.read_bytes())
     reports = Reports(artifact.manifest, artifact.policy)
     pins = scene.folder / "bpf" / LOAD
+    scene.operator.run("load", str(path), "--name", LOAD, "--dry-run")  # verifies also what this scene does not attach
     places = [Place(f"/proc/{scene.namespace(n).pid}/ns/net", str(scene.groups[n])) for n in ("api", "web")]
-    with loaded(scene, path, **{"web" if site.egress else "api": "cgroup"}):
+    with loaded(scene, path, **{"web" if site.egress else "api": site.bound}):
         for version in (4, 6):
             ends = [scene.address(name, version) for name in ("api", "web")]
             agent.call(differential_player.open_player, *places, *ends, str(pins / "events"), str(pins / "lost"))
@@ -235,7 +239,7 @@ def replay(folder: Path) -> dict[str, Any]:
     found = Found([], Counter())
     with tempfile.TemporaryDirectory() as made, Scene(Path(made)) as scene:
         agent = scene.agent("web")
-        agent.call(be_patient, PATIENCE)
+        agent.call(be_patient, PATIENCE, patience=CALL_S)
         for site in SITES:
             play(scene, agent, folder, site, found)
         scene.rest()
