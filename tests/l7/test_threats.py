@@ -60,6 +60,6 @@ def test_numbers_are_those_of_the_layout() -> None:
     connections = f"{layout.STREAM_ENTRIES:,}"
     assert f"| connections judged at a time, a load | {connections} |" in PAGE
     assert f"| L7 rules that judge one connection | {layout.MAX_STREAM_RULES} |" in PAGE
-    assert f"a record of {layout.STREAM_SIZE} bytes a connection" in PAGE
+    assert f"a record of {layout.STREAM_SIZE} bytes a connection" in " ".join(PAGE.split())
     lengths = (layout.METHOD_BYTES, layout.HOST_BYTES, layout.PATH_BYTES)
     assert "| {} bytes of the method, {} of the host, {} of the path |".format(*lengths) in PAGE
