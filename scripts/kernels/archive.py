@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +33,12 @@ MODULES = re.compile(
     r"kernel/(net/(?!bluetooth|can|ceph|mac80211|nfc|rds|rxrpc|sunrpc|tipc|wireless).*|lib/.*|crypto/.*|arch/.*/crypto/.*|drivers/virtio/.*|drivers/net/[^/]*|drivers/char/virtio_console.*"
     r"|fs/(9p|netfs|fscache|overlayfs)/.*)\.ko(\.xz)?"
 )
-# A Python and libbpf for machines whose files are not this machine's.
+# For machines whose files are not this machine's: Python, libbpf, and what makes network namespaces.
 USERLAND = (
     "libc6", "zlib1g", "libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "libelf1", "libbpf1", "libpython3.11-minimal",
     "libpython3.11-stdlib", "python3.11-minimal", "python3-cffi-backend",
+    "iproute2", "libbsd0", "libmd0", "libmnl0", "libcap2", "libselinux1", "libpcre2-8-0",
+    "util-linux", "libcap-ng0", "iputils-ping", "libidn2-0", "libunistring2",
 )  # fmt: skip
 
 
@@ -106,8 +109,8 @@ def busybox(architecture: str) -> Path:
 
 
 def userland(architecture: str) -> Path:
-    """A root folder with Python, libbpf and busybox, for a machine that cannot run this machine's files."""
-    folder = cache() / architecture / "root"
+    """A root folder with `USERLAND`, for a machine that cannot run this machine's files."""
+    folder = cache() / architecture / f"root-{zlib.crc32(' '.join(USERLAND).encode()):08x}"
     if not folder.exists():
         archive = Archive(architecture)
         with _made(folder) as made:

@@ -38,7 +38,7 @@ mount -t tmpfs -o mode=755 tmpfs run
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mkdir -p run/guest/kernel run/guest/files run/guest/bin
 cp /bin/busybox /job run/guest/
-for name in ip modprobe mount sh; do ln -s ../busybox run/guest/bin/$name; done
+for name in cat find ip modprobe mount sh sysctl; do ln -s ../busybox run/guest/bin/$name; done
 mount -t 9p -o $shared kernel run/guest/kernel
 mount -t 9p -o $shared files run/guest/files 2>/dev/null # where the root folder is not the machine's own
 release=$(uname -r)

@@ -259,7 +259,8 @@ class Operator:
     def __post_init__(self) -> None:
         (self.folder / "bpf").mkdir(exist_ok=True)
         places = {"POLICYC_BPFFS": str(self.folder / "bpf"), "POLICYC_STATE": str(self.folder / "state")}
-        self.environment = {**os.environ, **places, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environment = {**os.environ, **places, "PYTHONPATH": ":".join(paths), "NO_COLOR": "1"}
 
     def at(self, namespace: Namespace) -> Operator:
         """The same pins and state, in another network namespace."""

@@ -40,7 +40,8 @@ class Agent:
 
     def __init__(self, namespace: Namespace, group: Path | None = None) -> None:
         command = joining(group, sys.executable, "-m", "tests.l7.agent")
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'examples'}"}
+        paths = [str(ROOT), str(ROOT / "examples"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": ":".join(paths)}
         self._process = namespace.start(
             *command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -26,7 +26,6 @@ from policyc.reference.http_head import Head
 from policyc.reference.verdict import Judgement, Traffic, judge
 from policyc.reference.world import Address, World
 from tests.l7 import differential_player as player
-from tests.l7 import random_http
 from tests.l7.differential_case import Case, Ground, ground
 from tests.l7.differential_player import Place, Script, Seen, Write
 from tests.l7.place import HOMES, LOAD, Scene
@@ -280,6 +279,8 @@ class Judge:
 
 def draw(seed: int, ports: int, streams: int, version: int = 4) -> tuple[Ground, list[Case]]:
     """Random rules for so many ports, and so many streams for each."""
+    from tests.l7 import random_http  # not where cases are only played: Hypothesis is of this machine's architecture
+
     r = Random(seed)
     on = Ground(tuple(dict.fromkeys(random_http.rules(r) for _ in range(ports))))
     judge_ = Judge(checked(on.text), version)
