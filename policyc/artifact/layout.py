@@ -105,7 +105,8 @@ ENTRY_PREFIX, PROGRAM_PREFIX, NEXT_PREFIX = "enter_", "policyc_", "next_"
 HOST_ENDPOINT = 1  # index of the record of `host`; 0 is nobody, endpoints begin at 2
 NO_RULE = 0xFFFFFFFF
 
-CONFIG = struct.Struct("<8I")  # state, generation (1 to LAST_GENERATION), events, flags, cgroup_levels, number of the load, 0, 0
+# state, generation (1 to LAST_GENERATION), events, flags, cgroup_levels, number of the load, 0, 0
+CONFIG = struct.Struct("<8I")
 LAST_GENERATION = (1 << 31) - 1  # then 1 again
 POINT_KEY = struct.Struct("<I")  # ifindex
 POINT = struct.Struct("<II")  # PointKind, endpoint index (0: none registered yet -> `unregistered`)
