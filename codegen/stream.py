@@ -1,7 +1,8 @@
 """The record of a judged stream: the value of the map `streams`, by its socket's cookie. Programs that judge requests keep all they know
 between two buffers in it, and it is their scratch memory: what they do to one stream is serialised by its socket's lock.
 
-Integers are host order unless marked network, as in the flow record (flow.py).
+Integers are host order unless marked network, as in the flow record (flow.py). A record outlives a replacement of the policy, also by an object of another
+version of policyc: what changes the fields changes STREAM_SIZE, by which the loader tells.
 """
 
 from __future__ import annotations
