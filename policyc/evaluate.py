@@ -19,10 +19,11 @@ def evaluate(lines: Iterable[str | bytes], engine: Engine) -> Iterator[dict[str,
     for number, line in enumerate(lines, 1):
         try:
             flow = parse_flow(line, engine.world)
+            answer = engine.judge(flow)
         except BadFlow as error:
             yield error_document(str(error), number)
         else:
-            yield document(engine.world, flow, engine.judge(flow))
+            yield document(engine.world, flow, answer)
 
 
 def run_tests(policy: PolicySet, engine_factory: EngineFactory = ReferenceEngine) -> list[Result]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
-from policyc.answers import FlowAnswer, Outcome, StepAnswer
+from policyc.answers import FlowAnswer, Outcome, RequestAnswer, StepAnswer
 from policyc.artifact import reader
 from policyc.artifact.layout import (
     CGROUP,
@@ -35,16 +35,21 @@ from policyc.artifact.layout import (
     State,
 )
 from policyc.artifact.reader import Artifact
+from policyc.artifact.stream_layout import Saw
 from policyc.engine import EngineFactory
-from policyc.flows import Flow
+from policyc.flows import BadFlow, Flow
 from policyc.frames import frame
+from policyc.kernel_requests import Reports
+from policyc.kernel_streams import KernelStreams
 from policyc.model import Direction, Endpoint, PolicySet
+from policyc.reference.verdict import service_matches
 from policyc.reference.world import Address, World
-from policyc.runtime import testrun
+from policyc.runtime import requests, testrun
 from policyc.runtime.identity import IdentityBuilder
 from policyc.runtime.maps import Map
 from policyc.runtime.object import Object
 from policyc.runtime.ringbuf import RingBuffer
+from policyc.stream_worker import Report, Stream, Unplayable
 
 LOOPBACK = 1
 NUMBER = struct.Struct("<I")
@@ -211,7 +216,8 @@ class KernelLoad:
 
 
 class KernelEngine:
-    """Judges flows at an uplink that judges every endpoint: tc egress at the source, tc ingress at the destination."""
+    """Judges flows at an uplink that judges every endpoint: tc egress at the source, tc ingress at the destination. Streams are played on real
+    sockets, each end at a cgroup of its own."""
 
     def __init__(
         self,
@@ -222,20 +228,70 @@ class KernelEngine:
     ) -> None:
         self.world = World(policy, endpoints, host)
         artifact = artifact or compile_policy(policy)
-        self._load = KernelLoad(artifact, self.world.endpoints.values(), self.world.host)
+        self._load: KernelLoad = KernelLoad(artifact, self.world.endpoints.values(), self.world.host)
         self._load.attach_point(LOOPBACK, PointKind.UPLINK)
         by_ref = {rule.ref: rule for rule in policy.rules}
         self._rules = [by_ref[r.ref] for r in artifact.manifest.rules]
+        self._artifact = artifact
+        self._reports = Reports(artifact.manifest, policy)
+        self._streams: KernelStreams | None = None
+
+    def close(self) -> None:
+        """What it has in the kernel goes; it does so, too, when the engine is forgotten."""
+        for part in ("_load", "_streams"):
+            opened = getattr(self, part, None)
+            if opened is not None:
+                opened.close()
+            setattr(self, part, None)
 
     def __del__(self) -> None:
-        load = getattr(self, "_load", None)
-        if load is not None:
-            load.close()
+        self.close()
 
     def judge(self, flow: Flow) -> FlowAnswer:
+        """Raises `BadFlow` where a stream's ends cannot be those of sockets, and `OperationError` where streams cannot be played here."""
         data = frame(flow)
         order = (Direction.EGRESS, Direction.INGRESS) if flow.direction is None else (flow.direction,)
-        return tuple(self._step(data, direction) for direction in order)
+        steps = tuple(self._step(data, direction) for direction in order)
+        if not flow.http or any(s.outcome.verdict == "deny" for s in steps) or not self._may_judge(flow, order):
+            return steps
+        return self._judge_stream(flow, steps)
+
+    def _may_judge(self, flow: Flow, order: Sequence[Direction]) -> bool:
+        """Whether some rule's block is about this service."""
+        blocks = (r for r in self._rules if r.http is not None and r.direction in order)
+        return any(service_matches(service, flow.traffic) for rule in blocks for service in rule.services)
+
+    def _judge_stream(self, flow: Flow, steps: FlowAnswer) -> FlowAnswer:
+        judged = {step.direction for step in steps}
+        ends = ((Direction.EGRESS, flow.src), (Direction.INGRESS, flow.dst))
+        client, server = (self._subject(address) if way in judged else None for way, address in ends)
+        assert flow.traffic.port is not None
+        if self._streams is None:
+            self._streams = KernelStreams(self._artifact, self.world.endpoints.values(), self.world.host)
+        try:
+            report = self._streams.play(
+                Stream(flow.src, flow.dst, flow.traffic.port, (client, server), flow.http or ())
+            )
+        except Unplayable:
+            raise BadFlow("the kernel has no sockets with these ends: its requests cannot be judged there") from None
+        return tuple(self._with_requests(step, report) for step in steps)
+
+    def _subject(self, address: Address) -> str | None:
+        """As `Stream.subjects` has it."""
+        subject = self.world.subject(address)
+        if subject is None:
+            return None
+        return subject.name if isinstance(subject, Endpoint) else ""
+
+    def _with_requests(self, step: StepAnswer, report: Report) -> StepAnswer:
+        rules = () if step.outcome.rule is None else (step.outcome.rule,)
+        told: list[RequestAnswer] = []
+        for record in _judged(step.direction, report):
+            if self._reports.is_again(record):
+                told.pop()
+            told.append(self._reports.request(record, rules))
+        closed = any(request.outcome.verdict == "deny" for request in told)
+        return replace(step, requests=tuple(told), end="closed" if closed else "open")
 
     def _step(self, data: bytes, direction: Direction) -> StepAnswer:
         self._load.forget()
@@ -250,6 +306,24 @@ class KernelEngine:
     def _outcome(self, allowed: int, reason: int, rank: int) -> Outcome:
         verdict: Literal["allow", "deny"] = "allow" if allowed else "deny"
         return Outcome(verdict, Reason(reason).word, None if rank == NO_RULE else self._rules[rank])
+
+
+# What a server's end may find malformed in a stream that the client's end has let through: there a syntax error is not the stream's.
+_BY_RULES = {Saw.UPGRADE, Saw.BODY, Saw.HEAD_LIMIT}
+
+
+def _judged(direction: Direction, report: Report) -> Iterator[bytes]:
+    """The records of one end. When a client's request is denied its end sends bytes that are no request, so that the server's socket closes: they are left out."""
+    cut = False
+    for way, record in report.records:
+        f = requests.fields(record)
+        saw = requests.saw(f["saw"])
+        named = saw is Saw.TARGET and requests.minor(f["minor"]) is not None  # the whole head was read
+        if way is direction and not (
+            cut and way is Direction.INGRESS and saw not in (Saw.NOTHING, *_BY_RULES) and not named
+        ):
+            yield record
+        cut = cut or (way is Direction.EGRESS and not f["verdict"])
 
 
 def compile_policy(policy: PolicySet) -> Artifact:

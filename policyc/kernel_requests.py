@@ -52,6 +52,11 @@ class Reports:
         answer = ANSWERS[requests.answer(f["answer"])]
         return RequestAnswer(outcome, answer, *shown_before(found, shown), audit, saw)
 
+    @staticmethod
+    def is_again(record: bytes) -> bool:
+        """Whether the request before, whose head was allowed, is told again, being malformed in its body."""
+        return requests.saw(requests.fields(record)["saw"]) in (Saw.CHUNK, Saw.TRAILER)
+
     def _outcome(self, f: dict[str, Any], prefix: str, first: Rule | None) -> Outcome:
         verdict: Literal["allow", "deny"] = "allow" if f[f"{prefix}verdict"] else "deny"
         reason = Reason(f[f"{prefix}reason"]).word
