@@ -40,9 +40,8 @@ EXPECTED_ENTRIES = 4096
 
 STREAM_SIZE = 720  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
 STREAM_ENTRIES = 16384
-MAX_STREAM_RULES = (
-    12  # L7 rules of one level that may judge one connection; of more it is not taken over: denied (`l7-not-seen`)
-)
+# L7 rules of one level that may judge one connection; of more it is not taken over: denied (`l7-not-seen`).
+MAX_STREAM_RULES = 12
 
 METHOD_BYTES, HOST_BYTES, PATH_BYTES = 16, 64, 128
 
