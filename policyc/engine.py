@@ -25,12 +25,14 @@ from policyc.reference.world import Address, World
 
 class Engine(Protocol):
     """Judges flows. `world` says who is who; `judge` gives a step for each direction asked for, egress first, each with the requests of
-    `flow.http` that were judged there."""
+    `flow.http` that were judged there; `close` gives back what the engine holds."""
 
     @property
     def world(self) -> World: ...
 
     def judge(self, flow: Flow) -> FlowAnswer: ...
+
+    def close(self) -> None: ...
 
 
 EngineFactory = Callable[[PolicySet, tuple[Endpoint, ...], tuple[Address, ...]], Engine]
@@ -45,6 +47,9 @@ class ReferenceEngine:
     def judge(self, flow: Flow) -> FlowAnswer:
         steps = judge_flow(self.world, flow.src, flow.dst, flow.traffic, flow.direction, flow.http or ())
         return tuple(map(_step_answer, steps))
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 def _step_answer(step: Step) -> StepAnswer:

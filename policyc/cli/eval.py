@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -61,8 +61,8 @@ def command(paths: tuple[str, ...], root: str | None, endpoints_path: str | None
     known = _endpoints(endpoints_path)
     make = engine_factory(engine, artifact)
     bad = False
-    with _opened(flows_path) as lines, Progress() as progress:
-        judge = make(policy, known.endpoints, known.host)
+    judge = make(policy, known.endpoints, known.host)
+    with closing(judge), _opened(flows_path) as lines, Progress() as progress:
         for number, answer in enumerate(evaluate(_lines(lines), judge)):
             bad = bad or "error" in answer
             if number % PROGRESS_EVERY == 0 and not sys.stdout.isatty():
