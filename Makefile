@@ -8,7 +8,7 @@ WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-unit test-kill test-l7 soak fuzz fuzz-input kernels bench-quick lint types fmt clean
+.PHONY: help venv tools demo test test-unit test-kill test-l7 soak fuzz fuzz-http fuzz-input kernels bench-quick lint types fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ soak: venv tools soak-tools ## REQUESTS through a judged server, with connection
 SECONDS ?= 60
 fuzz: venv tools ## random packets through kernel and reference for SECONDS, from SEED on; or CASE=FILE once more (needs root and bpf())
 	$(BIN)/python tests/kernel/fuzz.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+fuzz-http: venv tools ## random HTTP rules and streams on real sockets and through the reference for SECONDS, from SEED on; or CASE=FILE (root, bpf())
+	$(BIN)/python -m tests.l7.differential_fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 fuzz-input: venv ## random bad policies, objects, endpoints files and flows for SECONDS, from SEED on
 	$(BIN)/python -m tests.robustness.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
