@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -12,17 +13,18 @@ import time
 from pathlib import Path
 
 import pytest
+from llvmlite import ir
 
 from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX, MapSpec, State
 from policyc.artifact.reader import Artifact
-from policyc.codegen.function import I32, I64, PTR, Function, Helper
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper
 from policyc.diagnostics import OperationError
 from policyc.runtime import features, programs, testrun
 from policyc.runtime.features import Answer
 from policyc.runtime.libbpf import ffi, lib, opts
 from policyc.runtime.maps import Map
 from policyc.runtime.object import Object
-from tests.platform.program import LINE, SOURCE, SPAN, array, loaded, returns
+from tests.platform.program import LINE, SOURCE, SPAN, array, loaded, returns, skb_field
 
 pytestmark = pytest.mark.bpf
 FRAME = bytes(12) + b"\x08\x00" + b"\x45" + bytes(50)
@@ -178,6 +180,50 @@ def test_global_functions_are_verified_from_their_prototype(own_netns: None, che
         return
     with pytest.raises(OperationError, match="invalid mem access"), loaded({("tc", "probe"): body}):
         pass
+
+
+@pytest.mark.parametrize(
+    ("section", "type_", "helper"),
+    [("tc", "__sk_buff", Helper.SKB_LOAD_BYTES), ("xdp.frags", "xdp_md", Helper.XDP_LOAD_BYTES)],
+)
+def test_global_functions_take_the_context_by_its_types_name(
+    own_netns: None, section: str, type_: str, helper: Helper
+) -> None:
+    def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
+        context = f.debug.pointer(f.debug.struct(type_, [], 0))
+        g = Function(f.module, f.debug, "shared", [("ctx", PTR, context)], SPAN)
+        word = g.slot(I32)
+        at = I64(12) if helper is Helper.SKB_LOAD_BYTES else I32(12)
+        with g.if_(g.ne(g.helper(helper, g.args[0], at, word, I32(2)), 0)):
+            g.ret(0)
+        g.ret(g.to(g.load(word, I16), I32))
+        f.ret(f.call(g.close(), f.args[0]))
+
+    with loaded({(section, "probe"): body}) as made:
+        run = testrun.run_xdp if section.startswith("xdp") else testrun.run_skb
+        assert run(made.program_fd("probe"), FRAME).code == int.from_bytes(FRAME[12:14], "little")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_size_is_known_not_to_be_zero_by_its_least_value(own_netns: None, known: bool) -> None:
+    """Of a size that is not 0 by a comparison with 0 kernels before 6.8 think that it may be."""
+
+    def body(f: Function, maps) -> None:  # type: ignore[no-untyped-def]
+        size, room = skb_field(f, SKB_LEN, I32), f.slot(ir.ArrayType(I8, 16))
+        if known:
+            size = f.at_most(size, 16)
+        else:
+            with f.if_(f.either(f.eq(size, 0), f.cmp(">", size, 16))):
+                f.ret(7)
+        f.ret(f.to(f.helper(Helper.SKB_LOAD_BYTES, f.args[0], 0, room, size), I32))
+
+    old = tuple(int(part) for part in platform.release().split(".")[:2]) < (6, 8)
+    if old and not known:
+        with pytest.raises(OperationError, match="zero-sized read"), loaded({("tc", "probe"): body}):
+            pass
+        return
+    with loaded({("tc", "probe"): body}) as made:
+        assert testrun.run_skb(made.program_fd("probe"), FRAME).code == (0 if known else 7)
 
 
 # --- tail calls -------------------------------------------------------------------------------------------------
