@@ -14,7 +14,7 @@ from llvmlite import ir
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
-from policyc.codegen.http import ONES, context_slot, spilled
+from policyc.codegen.http import CR, LF, ONES, SPACE, context_slot, spilled
 from policyc.codegen.maps import Maps
 from policyc.codegen.stream import Framing, Mode, Stream, Told
 from policyc.ir.http_tables import METHOD_CONNECT
@@ -25,7 +25,6 @@ ROOM = 104  # what the verifier thinks may be looked at behind a newline
 LENGTH_BYTES = 16  # of a Content-Length: its digits, spaces before them and the CR
 MOST_PIECES = 128  # of one packet
 LONGEST = 1 << 30  # bytes of a body or chunk; sequence numbers wrap
-CR, LF, SPACE = 13, 10, 32
 
 
 class Awaits(IntEnum):
@@ -232,7 +231,6 @@ class _Step:
         with f.if_(f.either(f.ne(s.get("watch_ended"), 1), f.ne(s.get("watch_has_length"), 0))):
             f.ret(1)
         s.set("watch_has_length", 1)
-        s.set("watch_length", s.get("watch_length"))
 
     def _head_ended(self) -> None:
         f, s = self.f, self.s
@@ -279,8 +277,8 @@ class _Step:
         with f.if_(f.eq(s.get("watch_at"), s.get("watch_end"))):
             s.set("answer_mode", Awaits.HEAD)
             f.ret(1)
-        self.s.set("watch_phase", _Phase.FIRST_LINE)
-        self.f.ret(0)
+        s.set("watch_phase", _Phase.FIRST_LINE)
+        f.ret(0)
 
     def _chunk(self) -> None:
         f, s = self.f, self.s

@@ -63,7 +63,7 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
     streams = None
     if http is not None:
-        see = state.build_streams_only(module, debug, maps, [*_stream_services(policy).values()], span)
+        see = state.build_streams_only(module, debug, maps, _stream_services(policy), span)
         streams = programs.Streams(see, answers.build(module, debug, maps, span))
     parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class, streams)
     for traits in programs.HOOKS:

@@ -171,6 +171,10 @@ class Function:
             result = self.b.or_(result, c)
         return result
 
+    def within(self, value: Value, intervals: Sequence[tuple[int, int]]) -> Value:
+        """Whether it is in one of the intervals, of which there are some; both ends belong to them."""
+        return self.either(*(self.both(self.cmp(">=", value, a), self.cmp("<=", value, b)) for a, b in intervals))
+
     def not_(self, condition: Value) -> Value:
         return self.b.not_(condition)
 

@@ -28,12 +28,12 @@ from policyc.codegen.stream import (
     Stream,
     Told,
 )
+from policyc.ir.http_guards import ASTERISK, AUTHORITY
 from policyc.ir.http_tables import ACTION, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, Stop
 from policyc.model import Span
 
 STEP_BYTES = 32
 MORE = ACTION - 1  # instead of a Stop: the walk has not ended
-ASTERISK, AUTHORITY = 1, 3  # Component.forms
 HOST, LENGTH, ENCODING, UPGRADE, EXPECT = 1, 2, 3, 5, 6  # header numbers (FIXED_HEADERS)
 TAB, LF, CR, SPACE, PERCENT = 9, 10, 13, 32, 37
 TLS_HANDSHAKE = 0x16
@@ -47,7 +47,7 @@ Fill = Callable[[Function, Value, Stream, Value, Value], None]
 
 @dataclass(frozen=True)
 class Judges:
-    """Functions of the stream that decide: at the end of a head (1 if it is allowed), of what is malformed (with its Saw), and of a request that ended."""
+    """Functions of the stream that decide: at the end of a head (1 if it is allowed), and of what is malformed (with its Saw)."""
 
     judge: ir.Function
     malformed: ir.Function
@@ -281,8 +281,7 @@ class _Step:
         begins = self._last_byte()
         with f.if_(f.both(first, f.eq(begins, TLS_HANDSHAKE))):
             self.malformed(Saw.TLS)
-        preface = f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))
-        with f.if_(f.both(preface, f.either(f.eq(mode, Mode.PATH), f.eq(mode, Mode.VERSION)))):
+        with f.if_(f.both(self._is_preface(), f.either(f.eq(mode, Mode.PATH), f.eq(mode, Mode.VERSION)))):
             self.malformed(Saw.HTTP2)
         folded = f.both(f.eq(s.get("at"), self._start(self.data.http.name)), self._is_blank(self._last_byte()))
         with f.if_(f.both(f.eq(mode, Mode.NAME), s.has("framing", Framing.TRAILERS))):
@@ -318,9 +317,11 @@ class _Step:
     def _is_blank(self, byte: Value) -> Value:
         return self.f.either(self.f.eq(byte, SPACE), self.f.eq(byte, TAB))
 
-    def _is_text(self, field: str, text: bytes) -> Value:
+    def _is_preface(self) -> Value:
+        """Whether the method is that of HTTP/2's connection preface (RFC 9113, section 3.4)."""
         f, s = self.f, self.stream
-        return f.both(*(f.eq(f.load(s.address(field, i), I8), b) for i, b in enumerate(text)))
+        letters = (f.eq(f.load(s.address("method_text", i), I8), b) for i, b in enumerate(b"PRI"))
+        return f.both(f.eq(s.get("method_length"), 3), *letters)
 
     # --- the start line ---------------------------------------------------------------------------------------------------
 
@@ -355,8 +356,7 @@ class _Step:
             self._bad_target()
 
     def _bad_target(self) -> None:
-        f, s = self.f, self.stream
-        with f.if_(f.both(f.eq(s.get("method_length"), 3), self._is_text("method_text", b"PRI"))):
+        with self.f.if_(self._is_preface()):
             self.malformed(Saw.HTTP2)
         self.malformed(Saw.TARGET)
 

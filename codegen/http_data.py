@@ -75,7 +75,7 @@ assert MAX_STREAM_RULES + 2 <= SET_WORDS
 
 
 class HttpData:
-    """`words_most`: of any component. `version`: number of the automaton that reads HTTP/1.x up to the line's end."""
+    """`version`: number of the automaton that reads HTTP/1.x up to the line's end."""
 
     def __init__(self, rodata: Rodata, tables: Tables, http: HttpTables, sets: dict[StreamRules | None, int]) -> None:
         self.http = http
@@ -86,7 +86,6 @@ class HttpData:
         self._headers: list[int] = []
         self._forms: list[int] = []
         self._entries: list[int] = []
-        self.words_most = max(c.words for c in http.components)
         self.number = {rule.rank: n for n, rule in enumerate(http.rules)}
         self._log = [rule.log for rule in tables.rules]
         automata = [*http.automata, version_automaton()]
@@ -137,7 +136,7 @@ class HttpData:
             self._name(named)
         for asked in c.headers:
             self._headers.append(0 if asked is None else self._name(asked))
-        record = {
+        record: dict[int, int] = {
             ComponentWord.WORDS: c.words,
             ComponentWord.ENTRIES: entries,
             ComponentWord.PATH: c.path,
@@ -152,7 +151,7 @@ class HttpData:
         }
         for table, what in ((c.paths, "paths"), (c.hosts, "hosts")):
             _check(len(table), f"classes of {what}")
-        return [record.get(ComponentWord(w), 0) if w < len(ComponentWord) else 0 for w in range(COMPONENT_WORDS)]
+        return [record.get(w, 0) for w in range(COMPONENT_WORDS)]
 
     def _vector(self, rows: tuple[tuple[int, ...], ...]) -> int:
         at = self._vector_at.get(rows)

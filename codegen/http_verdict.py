@@ -6,6 +6,8 @@ leaves few to be asked for their conditions. Deny entries come first, so the fir
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from policyc.artifact.layout import Reason
@@ -27,11 +29,11 @@ from policyc.codegen.http_data import (
     RuleWord,
 )
 from policyc.codegen.stream import Framing, Stream, debug_type
+from policyc.ir.http_guards import ABSOLUTE
 from policyc.ir.http_tables import METHOD_CONNECT, METHOD_GET, METHOD_TRACE
 from policyc.model import Span
 
 WORDS_AT_ONCE = 8
-ASTERISK, ABSOLUTE, AUTHORITY = 1, 2, 3  # Component.forms
 # What the search for an entry is called with, from byte 8 on: i32 each.
 _AUDITED, _NEEDS, _ENTRY, _RANK, _DENIES, _NAMED = range(8, 32, 4)
 _SEARCH_BYTES = 32
@@ -220,9 +222,8 @@ def _build_search(module: ir.Module, debug: DebugInfo, data: HttpData, span: Spa
     return f.close()
 
 
-def _next_words(f: Function, data: HttpData, s: Stream, search: Value, of: object) -> None:
+def _next_words(f: Function, data: HttpData, s: Stream, search: Value, of: Callable[[ComponentWord], Value]) -> None:
     """Takes the next words of entries that the head's parts and the connection's rules leave; returns 0 where several are empty, 1 behind the last."""
-    assert callable(of)
     words = of(ComponentWord.WORDS)
     places = []
     for base, field in (

@@ -57,9 +57,9 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         with f.if_(f.cmp(">", idle, IDLE_CLOSING)):
             f.leave(unknown)
         f.store(entry, now, offset=CT_SEEN)
-    if remembers and has_streams:
-        flow.set("stream", f.and_(flags, CtFlag.STREAM))
     if remembers:
+        if has_streams:
+            flow.set("stream", f.and_(flags, CtFlag.STREAM))
         known_already = CtFlag.REMEMBERED | CtFlag.STREAM if has_streams else CtFlag.REMEMBERED
         with f.if_(f.not_(f.bits(flags, known_already))):
             mark(f, entry, I8(CtFlag.REMEMBERED))

@@ -55,9 +55,8 @@ def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
     _by_family(f, s, mark)
 
 
-def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
-    """Marks the connection with its socket's cookie (i64); 0 or what the helper failed with."""
-    result = f.var(0, I64)
+def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> None:
+    """Marks the connection with its socket's cookie (i64), if there is room."""
     value = f.slot(ir.ArrayType(I8, MARK.size), "mark")
     f.store(value, cookie, offset=MARK_COOKIE)
     f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
@@ -67,10 +66,9 @@ def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
     f.store(value, s.get("answer_at"), offset=MARK_SENT)
 
     def update(family: int, key: Value) -> None:
-        result.set(f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST))
+        f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST)
 
     _by_family(f, s, update)
-    return result.get()
 
 
 def remove_mark(f: Function, maps: Maps, s: Stream) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from llvmlite import ir
 
@@ -73,10 +73,10 @@ def build(
 
 
 def build_streams_only(
-    module: ir.Module, debug: DebugInfo, maps: Maps, services: Sequence[ServiceSet], span: Span
+    module: ir.Module, debug: DebugInfo, maps: Maps, services: Mapping[Direction, ServiceSet], span: Span
 ) -> ir.Function:
     """see_stream(flow): 1 if a packet whose connection is judged at the endpoint's interface may pass its cgroup: its stream is seen, or need not
-    be. `services`: port intervals of rules with blocks, by direction."""
+    be. `services`: by direction the port intervals of rules with blocks."""
     return _Builder(module, debug, maps, None, False, True, span, "see_stream").build_streams_only(services)
 
 
@@ -134,7 +134,7 @@ class _Builder:
         # One key at a time is alive.
         self.key = f.slot(ir.ArrayType(I8, max(CT6_KEY.size, FRAG_KEY.size)), "key")
 
-    def build_streams_only(self, services: Sequence[ServiceSet]) -> ir.Function:
+    def build_streams_only(self, services: Mapping[Direction, ServiceSet]) -> ir.Function:
         f, flow = self.f, self.flow
         flow.set("verdict", 1)
         with f.if_(f.ne(flow.get("protocol"), TCP)):
@@ -147,11 +147,10 @@ class _Builder:
                 flow.set("stream", f.add(f.load(entry, I8, CT_DIRECTION), 1))
             with unknown:
                 # The interface let it through, and its entry was evicted since: what may have a block must have its stream seen.
-                for direction, name, intervals in zip(Direction, ("local_port", "remote_port"), services, strict=True):
+                for direction, name in zip(Direction, ("local_port", "remote_port"), strict=True):
                     port = f.to(f.swap(flow.get(name)), I32)
-                    inside = [f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in intervals]
-                    if inside:
-                        with f.if_(f.either(*inside)):
+                    if services[direction]:
+                        with f.if_(f.within(port, services[direction])):
                             flow.set("stream", int(direction) + 1)
         self._write_key("")
         gate(f, self.maps, flow, self.key)
@@ -410,9 +409,8 @@ class _Builder:
         f.store(value, time_units(f), offset=CT_SEEN)
         f.store(value, flow.get("direction"), offset=CT_DIRECTION)
         marks = self._tcp_marks(I1(1))
-        judged = f.ne(flow.get("stream"), 0)
         if self.has_streams:
-            marks = f.or_(marks, f.select(judged, I8(CtFlag.STREAM), I8(0)))
+            marks = f.or_(marks, f.select(f.ne(flow.get("stream"), 0), I8(CtFlag.STREAM), I8(0)))
         f.store(value, marks, offset=CT_FLAGS)
         f.store(value, flow.get("icmp"), offset=CT_ICMP_TYPE)
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):

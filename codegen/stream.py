@@ -29,7 +29,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("load", 4),  # number of the load whose program found them
     ("family", 1),
     ("direction", 1),  # of the connection's first packet
-    ("slot", 1),  # generation slot of the program that runs
+    ("slot", 1),  # generation slot of the program that the stream was handed to last
     ("logs", 1),  # the connection's rules say `log`
     ("state", 2),  # State bits
     ("pad", 2),
@@ -51,7 +51,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("pad", 4),
     ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
     ("answer_mode", 1),  # answers.Awaits
-    ("told", 1),  # by the server's answers: Told bits, which only packet programs write
+    ("told", 1),  # Told bits, which only packet programs write
     ("carried", 1),  # the request at hand began in an earlier buffer
     ("waited", 1),  # when this buffer came some request was not answered
     # While a packet's answers are read (answers.py): here and not on the stack, where the verifier would follow each value.

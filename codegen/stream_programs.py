@@ -45,8 +45,7 @@ class StreamParts:
 
     data: HttpData
     match: ir.Function
-    step_judges: http.Judges
-    denied: ir.Function
+    judges: http.Judges
     answer: Data  # the bytes of FORBIDDEN and BODY
     blank: Data  # a stream's record of which nothing is known
     shorten: ir.Function  # takes bytes off the beginning of a long buffer
@@ -78,7 +77,6 @@ def build_parts(
         data,
         match,
         judges,
-        denied,
         rodata.array("http_forbidden", 1, FORBIDDEN + BODY),
         rodata.array("blank_stream", 1, bytes(STREAM_SIZE)),
         _build_shorten(module, debug, span),
@@ -196,7 +194,7 @@ def build_verdict(
     arrives = hook is StreamHook.STREAM_IN
     kind = "in" if arrives else "out"
     fill = _fill_from_skb if arrives else _fill_from_msg
-    step = http.build_step(module, debug, parts.data, parts.step_judges, kind, fill, span)
+    step = http.build_step(module, debug, parts.data, parts.judges, kind, fill, span)
     f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
     s = stream_of(f, maps, hook)
     length = f.load(f.args[0], I32, SKB_LEN if arrives else MSG_SIZE)
@@ -232,11 +230,11 @@ def build_verdict(
     with f.if_(f.both(unread, f.not_(s.has("state", State.POISONED)))):
         # More steps than there may be: nobody knows what follows.
         s.set("saw", int(Saw.HEAD_LIMIT))
-        f.call(parts.step_judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
+        f.call(parts.judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
     mode = s.get("mode")
     within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END), f.not_(s.has("state", State.POISONED)))
     with f.if_(f.both(within, s.has("told", Told.ENDED))):
-        f.call(parts.step_judges.malformed, s.pointer, int(Saw.UNFINISHED))
+        f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
     _pass_or_deny(f, maps, parts, s, arrives)
     f.close()
 

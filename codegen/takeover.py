@@ -171,15 +171,13 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     f.ret(PASSED)
     f.b.position_at_end(forget)
     f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
-    f.ret(PASSED)
-    f.b.position_at_end(f.b.append_basic_block("unreachable"))
 
 
 def _is_of(f: Function, direction: Direction, services: ServiceSet) -> Value:
     """Whether the connection's service is in the port intervals."""
     word = f.load(f.args[0], I32, LOCAL_PORT if direction is Direction.INGRESS else REMOTE_PORT)
     port = word if direction is Direction.INGRESS else f.swap(word)
-    return f.either(*(f.both(f.cmp(">=", port, a), f.cmp("<=", port, b)) for a, b in services))
+    return f.within(port, services)
 
 
 def _expect(f: Function, maps: Maps, services: ServiceSet) -> None:
@@ -220,7 +218,7 @@ def _fill_ends(f: Function, s: Stream) -> Value:
 
 
 def _close(f: Function, s: Stream) -> None:
-    """A socket whose stream was denied probes its peer, whose answers are kept back: it times out two seconds later."""
+    """A socket whose stream was denied probes its peer, and the probes are kept back (`marks.gate`): it times out two seconds later."""
     with f.if_(f.either(f.not_(s.has("state", State.POISONED)), s.has("state", State.CLOSED))):
         f.ret(PASSED)
     s.raise_("state", State.CLOSED)
