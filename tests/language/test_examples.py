@@ -13,8 +13,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(EXAMPLES.glob("*.pol"))
 
 
-def test_there_are_ten() -> None:
-    assert len(FILES) == 10
+def test_there_are_eleven() -> None:
+    assert len(FILES) == 11
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
