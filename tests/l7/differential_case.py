@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ from tests.reference.http_corpus import Case as CorpusCase
 
 FIRST_PORT = 10000
 FORMAT = 1
+OTHER_END = {"web": "api", "api": "web"}  # words of peers
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,11 @@ class RuleText:
     tier: str = "normal"
     tail: str = ""
 
-    def text(self, port: int, name: str) -> str:
+    def text(self, port: int, name: str, egress: bool = False) -> str:
+        """Of a server's policy, or of a client's (`egress`), whose peers are at the other end."""
         block = f" {self.block} {{ {' '.join(self.entries)} }}" if self.block else ""
-        return f"    allow from {self.peer} on tcp/{port}{block} as {name}{self.tail and ' '}{self.tail}\n"
+        peer = "".join(OTHER_END.get(word, word) for word in re.split(r"(\W+)", self.peer)) if egress else self.peer
+        return f"    allow {'to' if egress else 'from'} {peer} on tcp/{port}{block} as {name}{self.tail and ' '}{self.tail}\n"
 
 
 Rules = tuple[RuleText, ...]
@@ -60,9 +64,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Ground:
-    """Rules by port, compiled as one policy."""
+    """Rules by port, compiled as one policy: that of the server `api`, or (`egress`) of the client `web`."""
 
     rules: tuple[Rules, ...]
+    egress: bool = False
     ports: dict[Rules, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,15 +79,16 @@ class Ground:
         lines: dict[str, list[str]] = {}
         for rules, port in self.ports.items():
             for number, rule in enumerate(rules, 1):
-                lines.setdefault(rule.tier, []).append(rule.text(port, f"g{port}_{number}"))
+                lines.setdefault(rule.tier, []).append(rule.text(port, f"g{port}_{number}", self.egress))
+        way, subject = ("egress", "web") if self.egress else ("ingress", "api")
         return "".join(
-            f"policy p_{tier} for {{ app == api }} tier {tier} {{\n  ingress {{\n{''.join(rules)}  }}\n}}\n"
+            f"policy p_{tier} for {{ app == {subject} }} tier {tier} {{\n  {way} {{\n{''.join(rules)}  }}\n}}\n"
             for tier, rules in lines.items()
         )
 
 
-def ground(cases: Iterable[Case]) -> Ground:
-    return Ground(tuple(dict.fromkeys(case.rules for case in cases)))
+def ground(cases: Iterable[Case], egress: bool = False) -> Ground:
+    return Ground(tuple(dict.fromkeys(case.rules for case in cases)), egress)
 
 
 def of_corpus(case: CorpusCase) -> Case:
@@ -96,15 +102,21 @@ def of_corpus(case: CorpusCase) -> Case:
 # --- as text ------------------------------------------------------------------------------------------------------------
 
 
-def write(case: Case, differences: Sequence[str]) -> str:
+def write(case: Case, differences: Sequence[str], egress: bool = False) -> str:
     document = {
         "format": FORMAT,
         "name": case.name,
+        "egress": egress,
         "rules": [vars(rule) | {"entries": list(rule.entries)} for rule in case.rules],
         "segments": [{"data": s.data.decode("latin-1"), "answered": s.answered} for s in case.segments],
         "differed": list(differences),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def is_egress(text: str) -> bool:
+    """Whether a written case is of a client's policy."""
+    return bool(json.loads(text)["egress"])
 
 
 def read(text: str) -> Case:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.l7.differential import Difference, Kernel, Played, draw, play
-from tests.l7.differential_case import Case, read, write
+from tests.l7.differential_case import Case, is_egress, read, write
 from tests.l7.differential_shrink import shrink
 from tests.l7.place import Scene
 
@@ -26,7 +26,8 @@ MOST = 3  # cases of one load that are made small
 
 @dataclass
 class Campaign:
-    """Policies from a seed on, one a seed. Every second one on IPv6, every third one closes what it denies."""
+    """Policies from a seed on, one a seed. Every second one on IPv6, every third one waits for what it denies to close, every fourth one is the
+    client's."""
 
     scene: Scene
     folder: Path
@@ -41,10 +42,10 @@ class Campaign:
             self.policies += 1
 
     def _one(self, seed: int) -> None:
-        version = 6 if seed % 2 else 4
+        version, egress = 6 if seed % 2 else 4, seed % 4 > 1
         kernel = Kernel(self.scene, version)
         try:
-            on, cases = draw(seed, PORTS, STREAMS, version)
+            on, cases = draw(seed, PORTS, STREAMS, version, egress)
             with kernel.loaded(on) as loaded:
                 done = loaded.play(cases, closing=seed % 3 == 0)
             self.played.add(done)
@@ -52,14 +53,14 @@ class Campaign:
                 self.found += 1
                 print(difference, flush=True)
                 if number < MOST:
-                    self._report(cases[at], difference, kernel, self.folder / f"fuzz-http-{seed}-{number}.json")
+                    self._report(cases[at], difference, egress, kernel, self.folder / f"fuzz-http-{seed}-{number}.json")
         finally:
             self.scene.rest()
 
-    def _report(self, case: Case, difference: Difference, kernel: Kernel, path: Path) -> None:
-        less = shrink(case, difference.kind, kernel)
-        again = list(map(str, play(kernel, [less], closing=True).differences.values()))
-        path.write_text(write(less, again or [difference.text]))
+    def _report(self, case: Case, difference: Difference, egress: bool, kernel: Kernel, path: Path) -> None:
+        less = shrink(case, difference.kind, kernel, egress)
+        again = list(map(str, play(kernel, [less], True, egress).differences.values()))
+        path.write_text(write(less, again or [difference.text], egress))
         print(f"  {len(less.stream)} bytes, {len(less.segments)} writes, {len(less.rules)} rules: {path}")
         print("\n".join(f"  {line}" for line in again), flush=True)
 
@@ -87,7 +88,7 @@ def main() -> int:
         parser.error(f"{given.case} is no case: {wrong}")
     with TemporaryDirectory() as folder, Scene(Path(folder), loopback=True) as scene:
         if case is not None:
-            differences = play(Kernel(scene), [case], closing=True).differences
+            differences = play(Kernel(scene), [case], True, is_egress(given.case.read_text())).differences
             print("\n".join(map(str, differences.values())) or f"{given.case}: nothing differs")
             return bool(differences)
         seed = secrets.randbelow(10**9) if given.seed is None else given.seed

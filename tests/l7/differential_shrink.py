@@ -13,16 +13,16 @@ NOT_CLOSED = "not closed"
 AT_ONCE = 60  # grounds of other rules in one load
 
 
-def shrink(case: Case, kind: str, kernel: Kernel, seconds: float = 120) -> Case:
+def shrink(case: Case, kind: str, kernel: Kernel, egress: bool = False, seconds: float = 120) -> Case:
     """`kind`: of the difference that is to stay."""
     until = time.monotonic() + seconds
     before = None
     while case != before and time.monotonic() < until:
         before = case
-        with kernel.loaded(ground([case])) as loaded:
+        with kernel.loaded(ground([case], egress)) as loaded:
             while time.monotonic() < until and (less := _first(loaded, _less_stream(case), kind)) is not None:
                 case = less
-        while time.monotonic() < until and (less := _with_less_rules(case, kind, kernel)) is not None:
+        while time.monotonic() < until and (less := _with_less_rules(case, kind, kernel, egress)) is not None:
             case = less
     return case
 
@@ -63,12 +63,12 @@ def _without(case: Case, at: int, size: int) -> Case:
     return replace(case, segments=tuple(segments))
 
 
-def _with_less_rules(case: Case, kind: str, kernel: Kernel) -> Case | None:
+def _with_less_rules(case: Case, kind: str, kernel: Kernel, egress: bool) -> Case | None:
     candidates = [replace(case, rules=rules) for rules in _less_rules(case.rules)]
     sound = [c for c in dict.fromkeys(candidates) if c.rules != case.rules and _is_policy(ground([c]))]
     for at in range(0, len(sound), AT_ONCE):
         some: Sequence[Case] = sound[at : at + AT_ONCE]
-        found = _chosen(some, play(kernel, some, kind == NOT_CLOSED), kind)
+        found = _chosen(some, play(kernel, some, kind == NOT_CLOSED, egress), kind)
         if found is not None:
             return found
     return None

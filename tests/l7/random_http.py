@@ -32,7 +32,7 @@ METHODS = ("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "F
 ABSOLUTE = ("http://a/*", "http://a/**", "https://*/a", "http://*.b/**")
 AUTHORITIES = ("a:80", "[::1]:80", "*.b:80", "c.b:*")
 PROTOCOLS = ("websocket", "h2c", "a/1")
-PEERS = ("{ app == web }",) * 5 + ("any", "endpoints", "10.9.1.0/24, fd09:1::/64", "world", "{ app == api }")
+PEERS = ("{ app == web }",) * 5 + ("any", "endpoints", "10.9.0.0/16, fd09::/32", "world", "{ app == api }")
 LIMITS = ("256", "257", "512", "1k")
 SIZES = {"256": 256, "257": 257, "512": 512, "1k": 1024}
 SENT_METHODS = ("GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "FROB", "get")
