@@ -202,6 +202,7 @@ class HttpEntry:
 
 
 HTTP_HEAD_LIMIT = 8192  # bytes of a request's head, its last empty line included
+HTTP_HEAD_LIMIT_MAX = 64 << 10
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,14 @@ from policyc.runtime import netlink, requests, streams
 from policyc.runtime.cgroups import resolve
 from policyc.runtime.libbpf import error
 from policyc.runtime.load import Options, load
+from policyc.runtime.namespaces import CLONE_NEWNET
 from policyc.runtime.pins import NUMBER
 from policyc.runtime.points import CgroupPoint
 from policyc.runtime.query import View, view
 from policyc.runtime.ringbuf import RingBuffer
 from policyc.stream_answers import Answering
 
-CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 RTM_NEWLINK, RTM_NEWROUTE, NLM_F_CREATE = 16, 24, 0x400
 IFF_UP, RTA_OIF = 1, 4

@@ -14,8 +14,8 @@ from pathlib import Path
 from policyc.diagnostics import OperationError
 from policyc.runtime import bpffs, cgroups, libbpf, maps, netlink, sockets
 from policyc.runtime.libbpf import CAPABILITIES, INSTALL, MAP_TYPE, REQUIRED_CAPABILITIES, ffi, lib, opts
+from policyc.runtime.namespaces import CLONE_NEWNET
 
-CLONE_NEWNET = 0x40000000
 SO_COOKIE = 57
 MINIMUM_KERNEL = (6, 1)
 NEW_KERNEL = "run Linux 6.1 or newer"

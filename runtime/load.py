@@ -71,6 +71,7 @@ from policyc.runtime.registry import (
     Registry,
     endpoint_flags,
     registered,
+    reset_older,
 )
 from policyc.runtime.state import Header, Registered, Store
 from policyc.runtime.unload import refuse_strays
@@ -154,7 +155,8 @@ def load(artifact: Artifact, name: str, options: Options) -> Report:
             reset = 0
             if not options.dry_run:
                 _Installation(store, pins, obj, artifact, contents, previous, generation, options).run()
-                reset = _reset_older(artifact, contents, pins, warnings)
+                known, host = contents.endpoints, contents.host
+                reset = reset_older(contents.header, artifact, contents.plan, known, host, pins, warnings)
     return Report(
         name,
         contents.header.number,
@@ -609,15 +611,3 @@ def _warnings(plan: Plan) -> Iterable[str]:
 def _stream_warnings(artifact: Artifact, contents: Contents, options: Options) -> Iterable[str]:
     if contents.header.streams and not options.audit:
         yield from L7Subjects(artifact).warnings(contents.endpoints, contents.plan)
-
-
-def _reset_older(artifact: Artifact, contents: Contents, pins: Pins, warnings: list[str]) -> int:
-    """Connections that the load judges by requests and did not see begin. How many sockets were closed."""
-    if not contents.header.streams or contents.header.audit or not contents.plan.words():
-        return 0
-    from policyc.runtime.resets import Older
-
-    done = Older(artifact, contents.plan, contents.endpoints, contents.host, pins).reset()
-    if words := done.words():
-        warnings.append(words)
-    return done.sockets

@@ -45,7 +45,7 @@ from policyc.runtime.namespaces import elsewhere, is_here
 from policyc.runtime.pins import NUMBER, ZERO, Pins, close_all
 from policyc.runtime.points import DeviceTable, Plan, check_known, plan_of
 from policyc.runtime.recovery import recover
-from policyc.runtime.state import Registered, Snapshot, Store, names, unknown
+from policyc.runtime.state import Header, Registered, Snapshot, Store, names, unknown
 from policyc.runtime.unseen import L7Subjects, refuse_shared
 
 FIRST_ENDPOINT = HOST_ENDPOINT + 1
@@ -330,14 +330,8 @@ class Registry:
         return L7Subjects(self.artifact)
 
     def _reset_older(self) -> None:
-        """Connections whose requests are judged from now on, and whose beginning nobody saw (`resets`)."""
-        if not self.header.streams or self.header.audit or not self.plan.words():
-            return
-        from policyc.runtime.resets import Older
-
-        done = Older(self.artifact, self.plan, self.endpoints.values(), self.host, self.pins).reset()
-        if words := done.words():
-            self.warnings.append(words)
+        known = self.endpoints.values()
+        reset_older(self.header, self.artifact, self.plan, known, self.host, self.pins, self.warnings)
 
     def _check_namespace(self) -> None:
         if not is_here(self.header.netns):
@@ -713,6 +707,27 @@ def endpoint_flags(known: Registered, plan: Plan, local: set[Address]) -> int:
         if not any(a in local for a in known.addresses):
             flags |= EndpointFlag.OWN_NETNS
     return int(flags)
+
+
+def reset_older(
+    header: Header,
+    artifact: Artifact,
+    plan: Plan,
+    endpoints: Iterable[Registered],
+    host: Iterable[Address],
+    pins: Pins,
+    warnings: list[str],
+) -> int:
+    """Resets connections whose requests are judged from now on, and whose beginning nobody saw (`resets`). How many sockets were
+    closed; what an operator should know goes to `warnings`."""
+    if not header.streams or header.audit or not plan.words():
+        return 0
+    from policyc.runtime.resets import Older
+
+    done = Older(artifact, plan, endpoints, host, pins).reset()
+    if words := done.words():
+        warnings.append(words)
+    return done.sockets
 
 
 T = TypeVar("T")

@@ -122,9 +122,8 @@ class Streams:
 
 def programs(pins: Pins, number: int) -> Iterator[tuple[str, int]]:
     """Those of load `number` that are pinned, and entry programs: name and descriptor, open until the next is asked for."""
-    names = [ENTRY_PREFIX + hook.name.lower() for hook in StreamHook]
     paths = [pins.generation(number) / (PROGRAM_PREFIX + hook.name.lower()) for hook in StreamHook]
-    for path in [*paths, *(pins.folder / name for name in names)]:
+    for path in [*paths, *(pins.folder / name for name in STREAM_ENTRIES)]:
         if bpffs.exists(path):
             fd = bpffs.open_pin(path)
             yield path.name, fd
@@ -179,16 +178,14 @@ def leave_entries(pins: Pins) -> None:
         bpffs.unpin(pins.folder / name)
 
 
-def leave(pins: Pins, plans: Iterable[Plan]) -> int:
+def leave(pins: Pins, plans: Iterable[Plan]) -> None:
     """Takes away what is there of stream programs: no socket is taken over any more, the connections that were are reset,
-    then maps and programs go. Returns how many sockets were closed. Can be done again."""
+    then maps and programs go. Can be done again."""
     Attacher(pins.links, []).detach_all_streams()
-    closed = 0
     with suppress(OperationError):  # a kernel that cannot reset them
-        closed = reset_marked(pins, plans)
+        reset_marked(pins, plans)
     for name in (*STREAM_ENTRIES, *STREAM_NEXT, *STREAM_TABLES):
         bpffs.unpin(pins.folder / name)
-    return closed
 
 
 def marked(pins: Pins) -> set[int]:
@@ -204,7 +201,7 @@ def marked(pins: Pins) -> set[int]:
 
 
 def reset_marked(pins: Pins, plans: Iterable[Plan]) -> int:
-    """Resets the connections that were taken over: those of this network namespace and of the bound cgroups' processes."""
+    """Resets the connections that were taken over: those of this network namespace and of the bound cgroups' processes. How many sockets were closed."""
     cookies = marked(pins)
     if not cookies:
         return 0

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from policyc.artifact.shape import Node, ShapeError
 from policyc.model import (
+    HTTP_HEAD_LIMIT_MAX,
     Action,
     AddressSet,
     Direction,
@@ -47,7 +48,6 @@ from policyc.model import (
 Json = Any
 Family = Literal["4", "6"]
 PRIORITY_MAX = 1_000_000
-HEAD_LIMIT_MAX = 64 << 10
 
 
 def encode_selector(selector: Selector) -> Json:
@@ -337,7 +337,7 @@ class _Decoder:
             entries=tuple(self.http_entry(n, i) for i, n in enumerate(node.get("entries").items(), 1)),
             span=self.span(node),
             audit=node.get("audit").flag(),
-            limit=node.get("limit").integer(1, HEAD_LIMIT_MAX),
+            limit=node.get("limit").integer(1, HTTP_HEAD_LIMIT_MAX),
         )
 
     def http_entry(self, node: Node, number: int) -> HttpEntry:

@@ -14,6 +14,7 @@ from policyc.check.services import Services
 from policyc.grammar import syntax
 from policyc.model import (
     HTTP_HEAD_LIMIT,
+    HTTP_HEAD_LIMIT_MAX,
     Action,
     HttpBlock,
     HttpCondition,
@@ -24,7 +25,7 @@ from policyc.model import (
 )
 
 TCP = 6
-MIN_LIMIT, MAX_LIMIT = 256, 64 << 10  # bytes of a head
+MIN_LIMIT = 256  # bytes of a head
 
 
 def block(
@@ -79,7 +80,7 @@ def _options(node: syntax.HttpBlock, found: Findings) -> tuple[bool, int]:
 def _limit(number: syntax.Word, found: Findings) -> int:
     digits = number.text.removesuffix("k")
     value = int(digits) << (10 if digits != number.text else 0) if digits.isdecimal() and digits.isascii() else 0
-    if MIN_LIMIT <= value <= MAX_LIMIT:
+    if MIN_LIMIT <= value <= HTTP_HEAD_LIMIT_MAX:
         return value
     plain = number.text.lower().rstrip("ib")
     suggestion = plain if plain != number.text and plain.removesuffix("k").isdecimal() and plain.endswith("k") else None

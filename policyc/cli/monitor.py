@@ -153,8 +153,8 @@ def _document(event: Event) -> dict[str, Any]:
         "verdict": "allow" if event.allowed else "deny",
         "reason": event.reason.word,
         **_rule(event.rule),
-        "src": _side(event.source, event.source_port),
-        "dst": _side(event.destination, event.destination_port),
+        "src": request_lines.side(event.source, event.source_port),
+        "dst": request_lines.side(event.destination, event.destination_port),
         "proto": event.protocol,
         "icmp_type": event.icmp[0] if event.icmp else None,
         "icmp_code": event.icmp[1] if event.icmp else None,
@@ -167,13 +167,3 @@ def _document(event: Event) -> dict[str, Any]:
 
 def _rule(rule: ManifestRule | None) -> dict[str, str | None]:
     return {"ref": rule.ref if rule else None, "rule": str(rule.span) if rule else None}
-
-
-def _side(side: Side, port: int | None) -> dict[str, Any]:
-    return {
-        "address": side.address,
-        "port": port,
-        "class": side.peer_class,
-        "endpoint": side.endpoint,
-        "labels": side.labels,
-    }

@@ -49,8 +49,8 @@ def document(request: Request) -> dict[str, Any]:
         "direction": request.direction.word,
         "hook": request.hook.name.lower().replace("_", "-"),
         **_decision(request.decision),
-        "src": _side(request.source, request.source_port),
-        "dst": _side(request.destination, request.destination_port),
+        "src": side(request.source, request.source_port),
+        "dst": side(request.destination, request.destination_port),
         "method": request.method.text or None,
         "host": request.host.text or None,
         "path": request.path.text or None,
@@ -78,11 +78,12 @@ def _decision(decision: Decision) -> dict[str, str | None]:
     }
 
 
-def _side(side: Side, port: int) -> dict[str, Any]:
+def side(end: Side, port: int | None) -> dict[str, Any]:
+    """One end of a packet or request."""
     return {
-        "address": side.address,
+        "address": end.address,
         "port": port,
-        "class": side.peer_class,
-        "endpoint": side.endpoint,
-        "labels": side.labels,
+        "class": end.peer_class,
+        "endpoint": end.endpoint,
+        "labels": end.labels,
     }

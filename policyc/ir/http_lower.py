@@ -85,7 +85,7 @@ class _Lowering:
             for rules in components(self.policy_set, sorted(self.rules, key=lambda r: self.ranks[r.order]))
         ]
         records = [
-            HttpRule(rank, index, block.limit, block.audit, self.first_entries[rank])
+            HttpRule(rank, index, block.limit, self.first_entries[rank])
             for index, component in enumerate(made)
             for rank, block in component[1]
         ]
@@ -116,11 +116,11 @@ class _Lowering:
     def _component(self, rules: Sequence[Rule]) -> tuple[Component, list[tuple[int, HttpBlock]]]:
         """The component of rules in the order of their ranks; and their ranks and blocks."""
         placed = [(self.ranks[rule.order], _block(rule)) for rule in rules]
-        deciding = [(rank, block, entry) for rank, block in placed for entry in block.entries]
-        deciding.sort(key=lambda p: (p[2].action is not Action.DENY, p[0], p[2].number))
-        entries = [entry for _, _, entry in deciding]
+        deciding = [(rank, entry) for rank, block in placed for entry in block.entries]
+        deciding.sort(key=lambda p: (p[1].action is not Action.DENY, p[0], p[1].number))
+        entries = [entry for _, entry in deciding]
         conditions = Conditions()
-        records = [self._record(rank, block, entry, conditions) for rank, block, entry in deciding]
+        records = [self._record(rank, entry, conditions) for rank, entry in deciding]
         words = max(1, -(-len(entries) // WORD_BITS))
 
         def split(chosen: Entries) -> tuple[int, ...]:
@@ -145,19 +145,17 @@ class _Lowering:
         )
         return component, placed
 
-    def _record(self, rank: int, block: HttpBlock, entry: HttpEntry, conditions: Conditions) -> HttpEntryRecord:
+    def _record(self, rank: int, entry: HttpEntry, conditions: Conditions) -> HttpEntryRecord:
         wanted, absent = conditions.of_entry(entry)
         return HttpEntryRecord(
             rank=rank,
             number=entry.number,
             index=self.first_entries[rank] + entry.number - 1,
             deny=entry.action is Action.DENY,
-            audit=block.audit,
             conditions=wanted,
             absent=absent,
             upgrade=entry.upgrade is not None,
             body=entry.body,
-            span=entry.span,
         )
 
     def _accepting(self, entries: Sequence[HttpEntry], method: str) -> Entries:

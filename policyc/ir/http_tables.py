@@ -27,8 +27,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from policyc.model import Span
-
 ACTION = 0x8000
 WORD_BITS = 64
 MAX_CONDITIONS = 64
@@ -59,7 +57,7 @@ class Automaton:
 
 @dataclass(frozen=True)
 class HttpEntryRecord:
-    """`rank`: of its rule; `number`: in its block, from 1; `index`: into `HttpTables.entries`. `audit`: of its block. `conditions`: the mask of those that must
+    """`rank`: of its rule; `number`: in its block, from 1; `index`: into `HttpTables.entries`. `conditions`: the mask of those that must
     hold. `absent`: those of them that hold where there is no such line. `upgrade`: it allows `Upgrade`. Protocols that it names are one of its `conditions`,
     on the header `upgrade`: of `absent`, too, if it is an allow entry. A deny entry's `upgrade` without protocols is the condition that there is such a line.
     """
@@ -67,13 +65,11 @@ class HttpEntryRecord:
     rank: int
     number: int
     deny: bool
-    audit: bool
     conditions: int
     absent: int
     upgrade: bool
     body: bool
     index: int
-    span: Span
 
 
 @dataclass(frozen=True)
@@ -118,13 +114,12 @@ class Component:
 
 @dataclass(frozen=True)
 class HttpRule:
-    """A rule with a block: rank, component, the block's limit, whether the block is audited. `first_entry`: the index of its entry 1 in
+    """A rule with a block: rank, component, the block's limit. `first_entry`: the index of its entry 1 in
     `HttpTables.entries`, by which they are counted and reported; the others follow."""
 
     rank: int
     component: int
     limit: int
-    audit: bool
     first_entry: int
 
 
