@@ -417,7 +417,7 @@ class _Step:
         """The conditions on a name that a value's `outcome` satisfies, and those that it does not."""
         f, s, data = self.f, self.stream, self.data
         mask = data.masks(f, f.add(data.named(f, named, 4, NamedWord.MASKS), f.to(outcome, I32)))
-        s.set("any", f.or_(s.get("any"), mask))
+        s.set("held", f.or_(s.get("held"), mask))
         s.set("failed", f.or_(s.get("failed"), f.and_(self._all(named), f.not_(mask))))
 
     def _all(self, named: Value) -> Value:

@@ -82,7 +82,7 @@ _FIELDS: list[tuple[str, int]] = [
     # The request at hand, from here to `window` zero when it begins.
     ("content_length", 8),
     ("remaining", 8),  # bytes of the body or chunk
-    ("any", 8),  # conditions that some line satisfies
+    ("held", 8),  # conditions that some line satisfies
     ("failed", 8),  # … that some line does not
     ("framing", 2),  # Framing bits
     ("method", 2),  # number

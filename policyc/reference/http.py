@@ -280,8 +280,3 @@ class HttpStream:
                 prospective if differs else None, again,
             )
         )  # fmt: skip
-
-
-def is_judged(rules: Sequence[Rule], *, audited: bool = False) -> bool:
-    """Whether a connection allowed by these rules is an L7 connection."""
-    return Court(rules, audited=audited).judges

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policyc.artifact.stream_layout import Saw
 from policyc.model import Rule
-from policyc.reference.http import HttpStream, RequestVerdict, is_judged
+from policyc.reference.http import Court, HttpStream, RequestVerdict
 from tests.reference.http_corpus import Case, padded, req
 from tests.reference.test_http_corpus import rules
 
@@ -44,8 +44,8 @@ def test_an_audited_block_denies_nothing_and_its_requests_are_told() -> None:
         ("allow", "rule", None), ("allow", "rule", "l7-no-entry"), ("allow", "rule", None),
     ]  # fmt: skip
     assert stream.end == "open"
-    assert not is_judged(of(AUDITED))
-    assert is_judged(of(AUDITED), audited=True)
+    assert not Court(of(AUDITED), audited=False).judges
+    assert Court(of(AUDITED), audited=True).judges
 
 
 def test_behind_what_an_audited_block_cannot_read_nothing_is_told() -> None:

@@ -52,11 +52,6 @@ def byte_set(values: Iterable[int]) -> int:
     return mask
 
 
-def bytes_of(mask: int) -> list[int]:
-    """The bytes of a set, ascending."""
-    return [value for value in range(256) if mask >> value & 1]
-
-
 def literal(data: bytes) -> Concat:
     """Exactly these bytes."""
     return Concat(tuple(map(_single, data)))

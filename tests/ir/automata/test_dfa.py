@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyc.ir.automata.dfa import Dfa, byte_classes
-from policyc.ir.automata.expression import ANY_BYTE, NOTHING, byte_set, bytes_of, literal, loops, positions
+from policyc.ir.automata.expression import ANY_BYTE, NOTHING, byte_set, literal, loops, positions
 from policyc.ir.automata.globs import host_glob, path_glob
 from policyc.ir.automata.limits import BudgetExceeded, Limits
 from policyc.ir.automata.regex import parse_regex
@@ -194,7 +194,6 @@ def test_classes_are_as_few_as_the_sets_allow():
 def test_sizes_of_expressions():
     expression = parse_regex("a{3}(b|c)*d{2,}")
     assert (positions(expression), loops(expression)) == (7, 2)
-    assert bytes_of(byte_set(b"ba")) == [97, 98]
 
 
 @pytest.mark.parametrize("limits", [Limits(states=1000), Limits(steps=20_000), Limits(links=20)])
