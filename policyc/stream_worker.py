@@ -113,12 +113,7 @@ def own_all_addresses() -> None:
 
 
 def _command(kind: int, body: bytes, what: str) -> None:
-    size = netlink.MESSAGE.size + len(body)
-    flags = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK | NLM_F_CREATE
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_ROUTE) as channel:
-        channel.bind((0, 0))
-        channel.send(netlink.MESSAGE.pack(size, kind, flags, 1, 0) + body)
-        number = -struct.unpack_from("=i", channel.recv(1 << 16), netlink.MESSAGE.size)[0]
+    number = netlink.command(kind, body, flags=NLM_F_CREATE)
     if number:
         raise error(number, what)
 

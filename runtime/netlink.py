@@ -117,11 +117,11 @@ def dump(kind: int, body: bytes, protocol: int = NETLINK_ROUTE) -> Iterator[byte
                 offset += (length + 3) & ~3
 
 
-def command(kind: int, body: bytes, protocol: int = NETLINK_ROUTE) -> int:
-    """Has the kernel do something; the errno of its answer, 0 where it is done."""
+def command(kind: int, body: bytes, protocol: int = NETLINK_ROUTE, flags: int = 0) -> int:
+    """Has the kernel do something, with more `flags` than a command needs; the errno of its answer, 0 where it is done."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as channel:
         channel.bind((0, 0))
-        channel.send(MESSAGE.pack(MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK, 1, 0) + body)
+        channel.send(MESSAGE.pack(MESSAGE.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, 1, 0) + body)
         answer = channel.recv(1 << 16)
     return -int(struct.unpack_from("=i", answer, MESSAGE.size)[0])
 
