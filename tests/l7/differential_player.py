@@ -257,7 +257,7 @@ class _Stream:
         self._answers = 0  # bytes that the server has sent
         self._answered = False  # the write at hand
         self._connected = False
-        self._denied = False
+        self._denied = self._is_late = False
         self._until = self._moved = 0.0
 
     def begin(self) -> None:
@@ -278,6 +278,14 @@ class _Stream:
         if requests.fields(record)["verdict"] or self._denied:
             return
         self._denied = True
+        self._send_late()
+
+    def _send_late(self) -> None:
+        """The server answers what it has got, if that is all it should."""
+        writes = self.script.writes
+        if not self._denied or self._is_late or not writes or len(self._read) < writes[-1].through:
+            return
+        self._is_late = True
         if self.script.late and self._server is not None and self.seen.server_end == "open":
             with suppress(OSError):
                 self._server.sendall(self.script.late)
@@ -291,6 +299,7 @@ class _Stream:
                 self._take(self._client, self._received, True)
         elif self._server is not None:
             self._take(self._server, self._read, False)
+            self._send_late()
         self._go_on()
 
     def _take(self, channel: socket.socket, into: bytearray, client: bool) -> None:
