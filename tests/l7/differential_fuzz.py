@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ def main() -> int:
         case = None if given.case is None else read(given.case.read_text())
     except (OSError, ValueError, KeyError, TypeError) as wrong:
         parser.error(f"{given.case} is no case: {wrong}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else namespaces and cgroups stay
     with TemporaryDirectory() as folder, Scene(Path(folder), loopback=True) as scene:
         if case is not None:
             differences = play(Kernel(scene), [case], True, is_egress(given.case.read_text())).differences
