@@ -76,11 +76,11 @@ def run(
             "-kernel", str(kernel.image), "-initrd", str(initrd),
             "-append", f"console={console} loglevel=4 panic=-1",
             "-device", "virtio-serial-pci",
-            "-chardev", "file,id=out,path=/dev/stdout,append=on", "-device", "virtserialport,chardev=out,name=out",
+            "-chardev", "file,id=out,path=/proc/self/fd/1,append=on", "-device", "virtserialport,chardev=out,name=out",
             "-chardev", f"file,id=status,path={status}", "-device", "virtserialport,chardev=status,name=status",
             *_shared("root", root), *_shared("kernel", kernel.folder), *(_shared("files", HERE) if root != HERE else []),
         ]  # fmt: skip
-        # QEMU opens /dev/stdout anew, which only a pipe of our own is sure to permit.
+        # QEMU opens its standard output anew, which only a pipe of our own is sure to permit.
         with subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
             ends = threading.Timer(time_limit, process.kill) if time_limit else None
             try:

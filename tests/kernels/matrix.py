@@ -119,8 +119,8 @@ def streamed(outcome: Outcome) -> str:
 def tested(files: Sequence[str], outcome: Outcome) -> str:
     """What pytest's last line says. Raises `Wrong`."""
     code, output = outcome
-    if code != 0:
-        raise Wrong(output[-6000:])
+    if code != 0 or not output.strip():
+        raise Wrong(f"exit code {code}:\n{output[-6000:]}")
     return f"{', '.join(files)}: {output.strip().splitlines()[-1].strip('= ')}"
 
 
