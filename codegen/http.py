@@ -155,6 +155,7 @@ class _Step:
         f.zero(s.address("content_length"), REQUEST_END - REQUEST_BEGIN)
         s.set("head", 0)
         s.set("request_at", s.get("position"))
+        s.set("carried", 0)
         s.set("mode", Mode.METHOD)
         with f.if_(f.ne(s.get("begun"), s.get("answered"))):
             s.set("framing", Framing.WAITS)

@@ -233,3 +233,7 @@ def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value
         with f.if_(f.eq(f.add(flow.get("sequence"), 1), following.get())):
             flow.settle(0, int(Reason.L7_NOT_SEEN))
             flow.raise_flag(Flag.TOLD)
+    # What a server's socket were given now would wake who reads, for nothing.
+    with f.if_(f.both(judged_way, f.not_(leaves), f.ne(flow.get("payload"), 0))):
+        flow.settle(0, int(Reason.L7_NOT_SEEN))
+        flow.raise_flag(Flag.TOLD)

@@ -23,7 +23,7 @@ from policyc.codegen.rodata import Data, Rodata
 from policyc.codegen.stream import WINDOW_BYTES, Framing, Mode, State, Stream, Told, debug_type
 from policyc.codegen.stream_rules import Found
 from policyc.ir.http_tables import METHOD_HEAD
-from policyc.model import Span
+from policyc.model import Direction, Span
 
 SK_DROP, SK_PASS = 0, 1
 F_INGRESS = 1  # BPF_F_INGRESS of redirections
@@ -106,6 +106,9 @@ def _build_denied(module: ir.Module, debug: DebugInfo, maps: Maps, report: ir.Fu
     sound = f.both(
         f.cmp("<=", s.get("mode"), Mode.HEAD_END), f.not_(s.has("framing", Framing.TRAILERS | Framing.WAITS))
     )
+    # A server that has a part of the head must get more, or a reader that waits for it takes what the kernel tells it for the end of the head.
+    arrives = f.eq(s.get("direction"), int(Direction.INGRESS))
+    sound = f.both(sound, f.not_(f.both(arrives, f.ne(s.get("carried"), 0))))
     s.set("answer", f.select(sound, I8(Answer.FORBIDDEN), I8(Answer.CLOSED)))
     f.call(report, s.pointer)
     poison_mark(f, maps, s)
@@ -317,6 +320,8 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
             f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
             f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
             _answer_by_skb(f, maps, parts, _answer_length(f, s), cookie)
+        with f.if_(f.ne(s.get("carried"), 0)):
+            _keep_waiting(f, parts, s)
         f.ret(SK_DROP)
     else:
         _end_by_msg(f, maps, s)
@@ -339,6 +344,19 @@ def _build_shorten(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Functi
 def _answer_length(f: Function, s: Stream) -> Value:
     """Bytes of the refusal; to HEAD it has no body."""
     return f.select(f.eq(s.get("method"), METHOD_HEAD), I32(len(FORBIDDEN)), I32(len(FORBIDDEN) + len(BODY)))
+
+
+def _keep_waiting(f: Function, parts: StreamParts, s: Stream) -> None:
+    """The buffer becomes a single NUL: no head ends with it, and who waits for the rest goes on waiting until the connection is closed."""
+    context = f.args[0]
+    f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
+    with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, I32(1), 0), 0)):
+        f.ret(SK_DROP)
+    with f.if_(f.ne(f.helper(Helper.SKB_PULL_DATA, context, I32(1)), 0)):
+        f.ret(SK_DROP)
+    with f.if_(f.ne(f.helper(Helper.SKB_STORE_BYTES, context, I32(0), parts.blank.var, I32(1), 0), 0)):
+        f.ret(SK_DROP)
+    f.ret(SK_PASS)
 
 
 def _answer_by_skb(f: Function, maps: Maps, parts: StreamParts, length: Value, cookie: Value) -> None:

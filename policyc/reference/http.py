@@ -163,7 +163,8 @@ class HttpStream:
 
     `audited`: audited blocks are in force. Else each verdict has beside it the prospective one, with them in force, by the rules `prospective`
     (None: the same; empty: none, as where the connection would be denied). Where no block is in force in either nothing is judged.
-    `reason` is the connection's, of which requests have their verdict where no rule allows it."""
+    `reason` is the connection's, of which requests have their verdict where no rule allows it. `at_server`: the server reads what was fed before, so a head of
+    which it has a part is not answered."""
 
     def __init__(
         self,
@@ -172,6 +173,7 @@ class HttpStream:
         audited: bool = False,
         prospective: Sequence[Rule] | None = None,
         reason: str = "default",
+        at_server: bool = False,
     ) -> None:
         self._enforced = Court(rules, audited=audited, reason=reason)
         full = Court(rules if prospective is None else prospective, audited=True)
@@ -179,6 +181,9 @@ class HttpStream:
         self._reading = self._enforced if self._enforced.judges or self._prospective is None else self._prospective
         self._log = any(r.log for r in rules)
         self._verdicts: list[RequestVerdict] = []
+        self._at_server = at_server
+        self._segments = 0
+        self._began = 0  # in which of them the request did
         self._at = 0  # the byte's place in its segment
         self._begin = 0  # of the request in this segment
         self._unanswered: list[Head] = []
@@ -207,6 +212,7 @@ class HttpStream:
     def feed(self, segment: bytes, answered: bool = True) -> list[RequestVerdict]:
         """The requests decided by these bytes. `answered`: at their end the server has answered every request that is complete."""
         self._verdicts = []
+        self._segments += 1
         self._at = self._begin = 0
         for byte in segment:
             self._send(byte)
@@ -235,7 +241,7 @@ class HttpStream:
             if self._switched:
                 return
             head, sound = Head(), not self._unanswered
-            self._begin = self._at
+            self._begin, self._began = self._at, self._segments
             if self._switching:
                 if not self._enforced.judges:
                     return
@@ -270,7 +276,8 @@ class HttpStream:
         """A verdict is known. `sound`: no earlier request was unanswered when this one began, nor may its own answer be under way."""
         answer: RequestAnswer | None = None
         if enforced.verdict == "deny":
-            answer = "403" if sound else "closed"
+            has_part = self._at_server and self._began != self._segments
+            answer = "403" if sound and not has_part else "closed"
             self._closed = True
         differs = prospective is not None and prospective.verdict != enforced.verdict
         self._verdicts.append(

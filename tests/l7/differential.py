@@ -82,12 +82,14 @@ def response(head: Head) -> bytes:
     return SWITCHED if head.upgrades else OK
 
 
-def judge_stream(judgement: Judgement) -> HttpStream:
-    return HttpStream(judgement.rules, prospective=judgement.prospective_rules, reason=judgement.reason)
+def judge_stream(judgement: Judgement, egress: bool = False) -> HttpStream:
+    return HttpStream(
+        judgement.rules, prospective=judgement.prospective_rules, reason=judgement.reason, at_server=not egress
+    )
 
 
 def expect(case: Case, port: int, judgement: Judgement, egress: bool = False) -> Expected:
-    stream = judge_stream(judgement)
+    stream = judge_stream(judgement, egress)
     writes: list[Write] = []
     verdicts = []
     through = sent = 0
