@@ -14,6 +14,7 @@ MAP_TYPES = {
     "HASH": 1, "ARRAY": 2, "PROG_ARRAY": 3, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "SOCKHASH": 18, "CGROUP_STORAGE": 19,
     "SK_STORAGE": 24, "RINGBUF": 27,
 }  # fmt: skip
+KERNEL_INTS = ("rcv_nxt", "write_seq")  # of `struct tcp_sock`, what programs look at
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which maps of socket storage must have
 
 UINT, INT, CHAR = "DW_ATE_unsigned", "DW_ATE_signed", "DW_ATE_unsigned_char"
@@ -34,6 +35,14 @@ class _Distinct(_EqualsOnlyItself, ir.DIValue):  # type: ignore[misc]
 
 class _List(_EqualsOnlyItself, ir.MDValue):  # type: ignore[misc]
     """A list that is filled after others refer to it."""
+
+
+class _Relocated(ir.GlobalVariable):  # type: ignore[misc]
+    """By this attribute the backend knows that loads from it are relocations."""
+
+    def descr(self, buf: list[str]) -> None:
+        super().descr(buf)
+        buf[-1] = buf[-1].removesuffix("\n") + ' "btf_ama"\n'
 
 
 class DebugInfo:
@@ -164,6 +173,21 @@ class DebugInfo:
         var.section = ".maps"
         var.align = 8
         self._attach_global(var, type_)
+        var.type = ir.PointerType()
+        return var
+
+    def kernel_offset(self, struct: str, member: str) -> ir.GlobalVariable:
+        """A u64 that is, once loaded, where the kernel's `struct` has an int `member`: what LLVM makes of `preserve_access_index`, whose
+        relocations (CO-RE) any libbpf resolves."""
+        type_ = self.struct(struct, [(m, self.u32, 4 * i, 4) for i, m in enumerate(KERNEL_INTS)], 4 * len(KERNEL_INTS))
+        number = KERNEL_INTS.index(member)
+        name = f"llvm.{struct}:0:{4 * number}$0:{number}"
+        known = self.module.globals.get(name)
+        if known is not None:
+            return known
+        var = _Relocated(self.module, ir.IntType(64), name)
+        var.linkage = "external"
+        var.set_metadata("llvm.preserve.access.index", type_)
         var.type = ir.PointerType()
         return var
 

@@ -56,6 +56,7 @@ class Helper(IntEnum):
     JIFFIES64 = 118  # inlined by the verifier
     RINGBUF_RESERVE = 131
     RINGBUF_SUBMIT = 132
+    SKC_TO_TCP_SOCK = 137
     KTIME_GET_COARSE_NS = 160
     LOOP = 181
     XDP_GET_BUFF_LEN = 188
@@ -330,6 +331,11 @@ class Function:
         values = [I64(a) if isinstance(a, int) else a for a in args]
         type_ = ir.FunctionType(result, [v.type for v in values])
         return self.b.call(self.b.inttoptr(I64(int(helper)), type_.as_pointer()), values)
+
+    def kernel_field(self, pointer: Value, struct: str, member: str) -> Value:
+        """An int (i32) of a kernel's object, wherever this kernel has it."""
+        offset = self.b.load(self.debug.kernel_offset(struct, member), typ=I64)
+        return self.b.load(self.b.gep(pointer, [offset], source_etype=I8), typ=I32)
 
     def call(self, callee: ir.Function, *args: Value) -> Value:
         values = [t.type(a) if isinstance(a, int) else a for a, t in zip(args, callee.args, strict=True)]

@@ -132,6 +132,9 @@ class _Step:
         n = f.select(f.cmp("<", remaining, left), remaining, left)
         s.add("position", f.to(n, I32))
         s.set("remaining", f.sub(remaining, n))
+        ends = f.eq(s.get("position"), s.get("length"))
+        s.set("run", f.select(ends, f.to(n, I32), I32(0)))
+        s.set("run_mode", mode)
         with f.if_(f.eq(s.get("remaining"), 0)), f.if_else(f.eq(mode, Mode.BODY)) as (body, chunk):
             with body:
                 self._finish()

@@ -187,11 +187,16 @@ def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
 
 
 def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:
-    """A client's payload passes up to as many bytes as were approved when it sent them."""
+    """A client's payload passes up to as many bytes as were approved when it sent them; those are not counted where nothing is judged any more."""
     s = _stream(f, maps, mark, denied)
+    done = f.b.append_basic_block("within")
+    with f.if_(f.eq(s.get("mode"), Mode.OPAQUE)):
+        f.leave(done)
     end = f.sub(f.add(flow.get("sequence"), flow.get("payload")), s.get("base"))
     with f.if_(f.b.icmp_signed("<", f.sub(f.to(s.get("approved"), I32), end), I32(0))):
         f.leave(denied)
+    f.leave(done)
+    f.b.position_at_end(done)
 
 
 def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
@@ -209,15 +214,21 @@ def _ends_in_head(f: Function, maps: Maps, flow: Flow, mark: Value, done: ir.Blo
     is still to come with it, or before it, the program that judges that is told."""
     s = _stream(f, maps, mark, done)
     denied = s.has("state", State.POISONED)
+    ends = f.add(flow.get("sequence"), flow.get("payload"))
+    arrives = f.eq(flow.get("direction"), int(Direction.INGRESS))
+    with f.if_(arrives):
+        s.set("approved", f.to(ends, I64))
+    s.raise_("told", Told.ENDED)
+    # At a server what comes with the FIN, or before it, may not have been read yet.
+    read = f.either(f.not_(arrives), f.eq(ends, s.get("base")))
     mode = s.get("mode")
     within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))
-    has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within))
+    has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within, read))
     with f.if_(has_part):
         flow.settle(0, int(Reason.L7_MALFORMED))
         with f.if_(denied):
             flow.raise_flag(Flag.TOLD)
         f.leave(done)
-    s.raise_("told", Told.ENDED)
 
 
 def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value, done: ir.Block) -> None:

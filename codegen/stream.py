@@ -32,7 +32,8 @@ _FIELDS: list[tuple[str, int]] = [
     ("slot", 1),  # generation slot of the program that the stream was handed to last
     ("logs", 1),  # the connection's rules say `log`
     ("state", 2),  # State bits
-    ("pad", 2),
+    ("run_mode", 1),  # … and the Mode in which they were passed over (`run`)
+    ("more", 1),  # behind the server's buffer at hand others waited
     ("rank", 4),  # of the connection's rule
     ("audit_rank", 4),
     ("level", 4),  # of the rules that are being collected: level << 2 | action
@@ -47,8 +48,8 @@ _FIELDS: list[tuple[str, int]] = [
     ("audit_rules", 2 * MAX_STREAM_RULES),  # the same with all that is audited in force
     ("begun", 4),  # requests whose heads were passed
     ("answered", 4),  # requests that the server has answered whole (answers.py)
-    ("base", 4),  # sequence number of a client's first byte
-    ("pad", 4),
+    ("base", 4),  # sequence number of a client's first byte; at a server of the next that is read
+    ("run", 4),  # bytes at the end of the buffer that are of one body or chunk …
     ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
     ("answer_mode", 1),  # answers.Awaits
     ("told", 1),  # Told bits, which only packet programs write
@@ -64,7 +65,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("watch_status", 4),
     ("watch_length", 4),
     ("heads", 8),  # of the last 64 requests, by number: whether they get an answer without a body
-    ("approved", 8),  # bytes of a client that were let out
+    ("approved", 8),  # bytes of a client that were let out; at a server (4 bytes) the sequence number of the FIN
     # The buffer at hand.
     ("length", 4),  # bytes
     ("position", 4),  # the next byte

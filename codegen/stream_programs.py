@@ -27,7 +27,7 @@ from policyc.model import Direction, Span
 
 SK_DROP, SK_PASS = 0, 1
 F_INGRESS = 1  # BPF_F_INGRESS of redirections
-SKB_LEN = 0
+SKB_LEN, SKB_SK = 0, 168
 MSG_DATA, MSG_DATA_END, MSG_SIZE, MSG_SK = 0, 8, 68, 72  # struct sk_msg_md
 MOST_CUT = 4095  # bytes, of bpf_skb_adjust_room
 MOST_CUTS = 256
@@ -49,6 +49,7 @@ class StreamParts:
     answer: Data  # the bytes of FORBIDDEN and BODY
     blank: Data  # a stream's record of which nothing is known
     shorten: ir.Function  # takes bytes off the beginning of a long buffer
+    cut: ir.Function  # takes off as many as are told
 
 
 def context_type(debug: DebugInfo) -> Any:
@@ -80,6 +81,7 @@ def build_parts(
         rodata.array("http_forbidden", 1, FORBIDDEN + BODY),
         rodata.array("blank_stream", 1, bytes(STREAM_SIZE)),
         _build_shorten(module, debug, span),
+        _build_cut(module, debug, span),
     )
 
 
@@ -200,8 +202,8 @@ def build_verdict(
     step = http.build_step(module, debug, parts.data, parts.judges, kind, fill, span)
     f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
     s = stream_of(f, maps, hook)
-    length = f.load(f.args[0], I32, SKB_LEN if arrives else MSG_SIZE)
-    with f.if_(f.eq(length, 0)):  # a FIN
+    size = SKB_LEN if arrives else MSG_SIZE
+    with f.if_(f.eq(f.load(f.args[0], I32, size), 0)):  # a FIN
         f.ret(SK_PASS)
     end = f.b.append_basic_block("end")
     with f.if_(s.has("state", State.POISONED)):
@@ -209,7 +211,12 @@ def build_verdict(
             f.ret(SK_DROP)
         else:
             _end_by_msg(f, maps, s)
-    s.set("length", length)
+    if not arrives:
+        _follow_writes(f, maps, s, end)
+        s.set("run", 0)
+    else:
+        _drop_repeated(f, maps, s, parts)
+    s.set("length", f.load(f.args[0], I32, size))
     with f.if_(f.not_(s.has("state", State.RESUMES))):
         s.set("position", 0)
         s.set("window_length", 0)
@@ -225,7 +232,7 @@ def build_verdict(
         tail_call(f, maps, hook, s.get("slot"))
         f.ret(SK_DROP)
     with f.if_(f.both(s.has("state", State.MUST_MATCH), _stopped_at_start(f, s))):
-        _match_again(f, s, parts)
+        _match_again(f, maps, s, parts)
         f.repeat(MOST_STEPS, step, slot)
     f.leave(end)
     f.b.position_at_end(end)
@@ -236,6 +243,9 @@ def build_verdict(
         f.call(parts.judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
     mode = s.get("mode")
     within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END), f.not_(s.has("state", State.POISONED)))
+    if arrives:
+        s.set("base", f.add(s.get("base"), s.get("length")))
+        within = f.both(within, f.eq(f.to(s.get("approved"), I32), s.get("base")))
     with f.if_(f.both(within, s.has("told", Told.ENDED))):
         f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
     _pass_or_deny(f, maps, parts, s, arrives)
@@ -260,7 +270,7 @@ def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end:
     with f.if_(f.ne(s.get("generation"), f.load(config, I32, CONFIG_GENERATION))):
         s.raise_("state", State.MUST_MATCH)
     with f.if_(s.has("told", Told.REFUSED)):
-        _give_up(s, Saw.EARLY_BYTES)
+        _give_up(f, maps, s, Saw.EARLY_BYTES)
         f.leave(end)
     with f.if_(handed):
         s.raise_("state", State.OTHER_SLOT)
@@ -273,21 +283,91 @@ def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end:
             s.raise_("state", State.HANDED)
             tail_call(f, maps, hook, s.get("slot"))
         s.drop("state", State.HANDED)
-        _give_up(s, Saw.CONFIGURATION)
+        _give_up(f, maps, s, Saw.CONFIGURATION)
         f.leave(end)
 
 
-def _give_up(s: Stream, saw: Saw) -> None:
-    """What follows cannot be judged."""
-    s.set("saw", int(saw))
-    s.raise_("state", State.POISONED)
-    s.set("answer", int(Answer.CLOSED))
+def _drop_repeated(f: Function, maps: Maps, s: Stream, parts: StreamParts) -> None:
+    """Takes off what the client sent again with what is new: the kernel hands such a segment to verdict programs, and then to who reads, with bytes that were
+    read before (tcp_read_skb). Where others wait behind it nobody can tell from the socket which repeats what."""
+    tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, SKB_SK), result=PTR)
+    with f.if_(f.is_null(tcp)):
+        f.ret(SK_DROP)
+    received = f.var(f.kernel_field(tcp, "tcp_sock", "rcv_nxt"))
+    fin = f.to(s.get("approved"), I32)
+    with f.if_(f.both(s.has("told", Told.ENDED), f.eq(received.get(), f.add(fin, 1)))):
+        received.set(fin)
+    length = f.load(f.args[0], I32, SKB_LEN)
+    repeated = f.sub(f.add(s.get("base"), length), received.get())
+    waited = f.ne(s.get("more"), 0)
+    s.set("more", f.to(f.b.icmp_signed("<", repeated, I32(0)), I8))
+    with f.if_(f.b.icmp_signed(">", repeated, I32(0))):
+        s.set("run", repeated)
+        with f.if_(f.both(f.not_(waited), f.cmp("<", repeated, length))):
+            f.repeat(MOST_CUTS, parts.cut, http.context_slot(f, f.args[0], s.pointer))
+        with f.if_(f.ne(s.get("run"), 0)):
+            _give_up(f, maps, s, Saw.UNFOLLOWED)
+            f.ret(f.select(s.has("state", State.POISONED), I32(SK_DROP), I32(SK_PASS)))
 
 
-def _match_again(f: Function, s: Stream, parts: StreamParts) -> None:
+def _socket(f: Function, at: int) -> Value:
+    """The context's socket, which every program here has."""
+    socket = f.b.load(f.at_offset(f.args[0], at), typ=PTR)
+    with f.if_(f.is_null(socket)):
+        f.ret(SK_DROP)
+    return socket
+
+
+def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
+    """Compares what was approved with what stands in the socket's queue. More is there if somebody's `send` began before the socket was taken over: these
+    bytes must not pass for approved ones. Less is there if a `send` that does not wait was taken in part: who sends goes on with the rest, which is
+    read once more. Of a body only its length matters; of a head nobody knows any more what was read where."""
+    done = f.b.append_basic_block("followed")
+    opaque = f.both(f.eq(s.get("mode"), Mode.OPAQUE), f.not_(s.has("told", Told.REFUSED)))
+    with f.if_(f.either(opaque, s.has("state", State.RESUMES))):
+        f.leave(done)
+    tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, MSG_SK), result=PTR)
+    with f.if_(f.is_null(tcp)):
+        f.ret(SK_DROP)
+    written = f.kernel_field(tcp, "tcp_sock", "write_seq")
+    lacking = f.sub(f.add(s.get("base"), f.to(s.get("approved"), I32)), written)
+    with f.if_(f.eq(lacking, 0)):
+        f.leave(done)
+    with f.if_(f.cmp("<=", lacking, s.get("run"))):
+        s.set("approved", f.sub(s.get("approved"), f.to(lacking, I64)))
+        s.set("remaining", f.add(s.get("remaining"), f.to(lacking, I64)))
+        s.set("mode", s.get("run_mode"))
+        f.leave(done)
+    _give_up(f, maps, s, Saw.UNFOLLOWED)
+    s.set("carried", 1)
+    s.set("length", 0)
+    s.set("position", 0)
+    s.set("request_at", 0)
+    f.leave(end)
+    f.b.position_at_end(done)
+
+
+def _give_up(f: Function, maps: Maps, s: Stream, saw: Saw) -> None:
+    """What follows cannot be judged: the connection ends, or where a load only reports nothing of it is judged any more."""
+    config = f.lookup_index(maps["config"], 0)
+    reports = f.var(0, I8)
+    with f.if_(f.not_null(config)), f.if_(f.bits(f.load(config, I32, CONFIG_FLAGS), ConfigFlag.AUDIT)):
+        reports.set(1)
+    with f.if_else(f.ne(reports.get(), 0)) as (only, closes):
+        with only:
+            s.set("mode", Mode.OPAQUE)
+            s.set("position", s.get("length"))
+        with closes:
+            s.set("saw", int(saw))
+            s.raise_("state", State.POISONED)
+            s.set("answer", int(Answer.CLOSED))
+            poison_mark(f, maps, s)
+
+
+def _match_again(f: Function, maps: Maps, s: Stream, parts: StreamParts) -> None:
     found = f.call(parts.match, s.pointer)
     with f.if_(f.eq(found, int(Found.DENIED))):
-        _give_up(s, Saw.NOTHING)
+        _give_up(f, maps, s, Saw.NOTHING)
         s.set("request_at", s.get("position"))
         s.set("position", s.get("length"))
     with f.if_(f.eq(found, int(Found.PLAIN))):
@@ -297,9 +377,11 @@ def _match_again(f: Function, s: Stream, parts: StreamParts) -> None:
 def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrives: bool) -> None:
     context = f.args[0]
     with f.if_(f.not_(s.has("state", State.POISONED))):
-        if not arrives:
+        if arrives:
+            f.ret(SK_PASS)
+        else:
             s.set("approved", f.add(s.get("approved"), f.to(s.get("length"), I64)))
-        f.ret(SK_PASS)
+            _to_peer(f, maps, s)
     before = s.get("request_at")
     with f.if_(f.ne(before, 0)):
         s.set("request_at", 0)
@@ -313,7 +395,7 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
         else:
             s.set("approved", f.add(s.get("approved"), f.to(before, I64)))
             f.helper(Helper.MSG_APPLY_BYTES, context, before)
-            f.ret(SK_PASS)
+            _to_peer(f, maps, s)
     if arrives:
         with f.if_(f.eq(s.get("answer"), int(Answer.FORBIDDEN))):
             cookie = f.slot(I64, "own_cookie")
@@ -338,6 +420,22 @@ def _build_shorten(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Functi
         f.ret(1)
     failed = f.helper(Helper.SKB_ADJUST_ROOM, context, I32(-MOST_CUT & 0xFFFFFFFF), I32(0), 0)
     f.ret(f.to(f.ne(failed, 0), I32))
+    return f.close()
+
+
+def _build_cut(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
+    """stream_cut(index, slot): takes `run` bytes off the beginning of a buffer, in parts; 1 when it is done."""
+    args = [("index", I32, debug.u32), ("slot", PTR, debug.pointer(debug.byte_record("step", 16)))]
+    f = Function(module, debug, "stream_cut", args, span, static=True)
+    context, s = http.spilled(f, f.args[1], 0), Stream(f, http.spilled(f, f.args[1], 1))
+    left = s.get("run")
+    with f.if_(f.eq(left, 0)):
+        f.ret(1)
+    n = f.at_most(left, MOST_CUT)
+    failed = f.helper(Helper.SKB_ADJUST_ROOM, context, f.sub(I32(0), n), I32(0), 0)
+    with f.if_(f.ne(failed, 0)):
+        f.ret(1)
+    s.set("run", f.sub(left, n))
     return f.close()
 
 
@@ -415,8 +513,21 @@ def _end_by_msg(f: Function, maps: Maps, s: Stream) -> None:
     f.ret(SK_PASS)
 
 
+def _to_peer(f: Function, maps: Maps, s: Stream) -> None:
+    """Sends the message by its own socket, redirected to it: where a `send` that passes is taken in part the kernel lets the next one pass unasked
+    (tcp_bpf_send_verdict keeps its `eval`), after a redirection it asks again."""
+    with f.if_(f.eq(s.get("mode"), Mode.OPAQUE)):
+        f.ret(SK_PASS)
+    _redirect(f, maps, 0)
+
+
 def _to_reader(f: Function, maps: Maps) -> None:
     """Hands the message to those who read from the socket that sends it."""
+    _redirect(f, maps, F_INGRESS)
+
+
+def _redirect(f: Function, maps: Maps, flags: int) -> None:
+    """To the socket that sends the message."""
     context = f.args[0]
     cookie = f.slot(I64, "own_cookie")
     socket = f.b.load(f.at_offset(context, MSG_SK), typ=PTR)
@@ -426,7 +537,7 @@ def _to_reader(f: Function, maps: Maps) -> None:
     with f.if_(f.is_null(known)):
         f.ret(SK_DROP)
     f.store(cookie, f.load(known, I64))
-    f.ret(f.to(f.helper(Helper.MSG_REDIRECT_HASH, context, maps["streams_out"], cookie, F_INGRESS), I32))
+    f.ret(f.to(f.helper(Helper.MSG_REDIRECT_HASH, context, maps["streams_out"], cookie, flags), I32))
 
 
 def _fill_from_skb(f: Function, context: Value, s: Stream, position: Value, n: Value) -> None:

@@ -150,6 +150,7 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
         f.leave(forget)
     sockets = maps["streams_in"]
     s.set("answer_at", f.load(context, I32, SND_NXT if direction is Direction.INGRESS else RCV_NXT))
+    s.set("base", f.load(context, I32, RCV_NXT))
     if direction is Direction.EGRESS:
         sockets = maps["streams_out"]
         # What is acknowledged: bytes that went with the SYN, and may be sent again, are not approved.

@@ -76,6 +76,7 @@ class Saw(IntEnum):
     EARLY_BYTES = 18
     CONFIGURATION = 19
     UNFINISHED = 20
+    UNFOLLOWED = 21
 
     @property
     def words(self) -> str:
@@ -104,6 +105,7 @@ SAW_WORDS = {
     Saw.EARLY_BYTES: "bytes before the server's answer",
     Saw.CONFIGURATION: "policy replaced twice within a request",
     Saw.UNFINISHED: "end of the stream within a head",
+    Saw.UNFOLLOWED: "sent bytes that were not judged",
 }
 
 NO_ENTRY = 0xFFFFFFFF

@@ -1,0 +1,129 @@
+"""Protects the judge of streams from what happens between a verdict and the wire: bytes that nobody judged, bytes that are sent twice, ends that come early."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.l7 import attacks, recorder, wire
+from tests.l7.agent import Agent
+from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
+from tests.l7.place import SPARE, Scene, link_address
+
+pytestmark = pytest.mark.bpf
+PORTS = itertools.count(8080)
+UPLOADS = POLICIES["egress"].replace("GET", "GET, POST")
+
+
+@pytest.fixture(scope="module")
+def egress(scene: Scene) -> Iterator[Scene]:
+    with scene.loaded(UPLOADS, web="cgroup"):
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def ingress(scene: Scene) -> Iterator[Scene]:
+    with scene.loaded(POLICIES["ingress"], api="cgroup"):
+        yield scene
+
+
+class Server:
+    """A recorder at a port of its own; `targets` are those of all requests that it read."""
+
+    def __init__(self, scene: Scene, mode: recorder.Mode = "keep-alive") -> None:
+        self.port, self.address = next(PORTS), scene.address("api")
+        self._agent: Agent = scene.agent("api")
+        how = recorder.Listening("::", self.port, mode, fastopen=16)
+        self._number = self._agent.call(recorder.start, how)
+
+    def connections(self) -> list[recorder.Connection]:
+        time.sleep(0.1)
+        return self._agent.call(recorder.records, self._number)
+
+    def targets(self) -> list[str]:
+        return [request.target for c in self.connections() for request in c.requests]
+
+
+@pytest.fixture(autouse=True)
+def _rest(scene: Scene) -> Iterator[None]:
+    yield
+    scene.rest()
+
+
+# --- at a client ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_denied_syn_carried_is_not_let_out_for_what_is_sent_later(egress: Scene) -> None:
+    server = Server(egress)
+    egress.agent("web").call(attacks.fast_open_then, server.address, server.port, FORBIDDEN, ALLOWED * 1000)
+    assert "/forbidden" not in server.targets()
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_what_was_sent_while_connecting_is_not_let_out_for_what_is_sent_later(egress: Scene, more: bool) -> None:
+    server, web = Server(egress), egress.agent("web")
+    with egress.cut():
+        web.begin(attacks.wait_to_connect_then, server.address, server.port, FORBIDDEN, ALLOWED * 1000, more)
+        time.sleep(0.3)
+    web.result()
+    assert "/forbidden" not in server.targets()
+
+
+def test_a_send_that_was_taken_in_part_does_not_open_the_way_for_others(egress: Scene) -> None:
+    server = Server(egress, "silent")
+    first, second = egress.agent("web").call(
+        attacks.taken_in_part_then, server.address, server.port, ALLOWED, FORBIDDEN
+    )
+    assert first < len(ALLOWED) * 20000, "the send was taken whole: nothing is shown"
+    assert set(server.targets()) == {"/public/a"}, second
+
+
+def test_an_upload_that_does_not_wait_arrives_whole(egress: Scene) -> None:
+    server, body = Server(egress), b"0123456789abcdef" * 250_000
+    head = b"POST /public/a HTTP/1.1\r\nHost: api\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = egress.agent("web").call(attacks.upload_without_waiting, server.address, server.port, head, body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    (connection,) = server.connections()
+    assert [request.body == body for request in connection.requests] == [True]
+
+
+# --- at a server ---------------------------------------------------------------------------------------------------------
+
+
+def _line(scene: Scene, server: Server) -> wire.Line:
+    scene.give_spare()
+    return wire.Line(SPARE, server.address, server.port, link_address(scene.network.machine, "web"))
+
+
+def test_a_request_whose_end_comes_with_the_fin_is_served(ingress: Scene) -> None:
+    server = Server(ingress)
+    for at in (1, len(ALLOWED) - 2):
+        said = ingress.agent("web").call(attacks.rest_with_fin, server.address, server.port, ALLOWED, at)
+        assert said == "answered", at
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_bytes_that_are_sent_again_with_new_ones_are_read_once(ingress: Scene, fin: bool) -> None:
+    server, web = Server(ingress), ingress.agent("web")
+    line = _line(ingress, server)
+    for back in (1, 10, 20):
+        assert web.call(attacks.sent_again, line, ALLOWED, 20, back, fin) == "answered", back
+    assert {c.data for c in server.connections()} == {ALLOWED}
+
+
+def test_a_fin_that_overtakes_a_part_of_the_request_does_not_end_it(ingress: Scene) -> None:
+    server = Server(ingress)
+    assert ingress.agent("web").call(attacks.fin_overtakes, _line(ingress, server), ALLOWED, 20) == "answered"
+    assert server.targets() == ["/public/a"]
+
+
+def test_a_part_of_a_head_with_a_fin_does_not_end_it(ingress: Scene) -> None:
+    """Some servers take the end of a stream for that of a head."""
+    server, web = Server(ingress), ingress.agent("web")
+    for at in (1, 20):
+        web.call(attacks.rest_with_fin, server.address, server.port, ALLOWED[:-2], at)
+    assert server.targets() == []
+    assert {c.end for c in server.connections()} <= {"open", "BlockingIOError", "reset", "TimeoutError"}
