@@ -24,6 +24,7 @@ PIECE, BEYOND = 64, 16  # bytes read at once, and what is seen of those behind t
 ROOM = 104  # what the verifier thinks may be looked at behind a newline
 LENGTH_BYTES = 16  # of a Content-Length: its digits, spaces before them and the CR
 MOST_PIECES = 128  # of one packet
+HEADS = 64  # requests
 LONGEST = 1 << 30  # bytes of a body or chunk; sequence numbers wrap
 
 
@@ -161,8 +162,10 @@ class _Step:
 
     def _first_line(self) -> None:
         f, s = self.f, self.s
-        # Bytes that nobody asked for, or no answer.
-        with f.if_(f.either(f.eq(s.get("begun"), s.get("answered")), f.not_(self._begins_with(b"HTTP/1.")))):
+        # Bytes that nobody asked for, no answer, or one to a request that `heads` does not remember.
+        waiting = f.sub(s.get("begun"), s.get("answered"))
+        unknown = f.either(f.eq(waiting, 0), f.cmp(">", waiting, HEADS))
+        with f.if_(f.either(unknown, f.not_(self._begins_with(b"HTTP/1.")))):
             f.ret(1)
         digits = [f.to(f.sub(self._byte(9 + i), ord("0")), I32) for i in range(3)]
         with f.if_(f.either(*(f.cmp(">", d, 9) for d in digits))):
@@ -237,7 +240,9 @@ class _Step:
         status = s.get("watch_status")
         is_connect = f.eq(s.get("method"), METHOD_CONNECT)
         accepted = f.either(f.eq(status, 101), f.both(is_connect, f.cmp(">=", status, 200), f.cmp("<", status, 300)))
-        with f.if_(f.both(accepted, f.eq(s.get("mode"), Mode.UPGRADED))):
+        # Behind others that are not answered yet it is their answer.
+        its_own = f.eq(f.sub(s.get("begun"), s.get("answered")), 1)
+        with f.if_(f.both(accepted, f.eq(s.get("mode"), Mode.UPGRADED), its_own)):
             s.raise_("told", Told.SWITCHED)
             f.ret(1)
         with f.if_(f.cmp("<", status, 200)):

@@ -150,6 +150,8 @@ class _Step:
             # Answers are watched where a block is in force.
             watched = f.ne(s.get("rules_length"), 0)
             s.set("mode", f.select(watched, I8(Mode.UPGRADED), I8(Mode.OPAQUE)))
+            with f.if_(f.not_(watched)):
+                s.raise_("state", State.UNJUDGED)
 
     def _begin(self) -> None:
         f, s = self.f, self.stream

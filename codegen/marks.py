@@ -183,7 +183,9 @@ def _find(f: Function, maps: Maps, flow: Flow, key: Value) -> Value:
 def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
     flow.set("answers", 1)
     flow.set("best", f.load(mark, I64, MARK_COOKIE))
-    f.store(mark, f.add(flow.get("sequence"), flow.get("payload")), offset=MARK_SENT)
+    ends = f.add(flow.get("sequence"), flow.get("payload"))
+    with f.if_(f.b.icmp_signed(">", f.sub(ends, f.load(mark, I32, MARK_SENT)), I32(0))):  # not sent again
+        f.store(mark, ends, offset=MARK_SENT)
 
 
 def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:

@@ -123,6 +123,7 @@ class State(IntEnum):
     FILLS = 4  # what a client sent last are bytes of ours
     OTHER_SLOT = 8  # the program of the other slot judges what follows the request at hand
     TOO_MANY = 16  # more rules than there is room for
+    UNJUDGED = 32  # opaque not by an Upgrade, but as no policy in force judged it
     CLOSED = 64  # its socket was told to close
     ENDED = 128  # nothing of what a client sends is read any more
     HANDED = 256  # by the program of the other slot, to finish the request at hand

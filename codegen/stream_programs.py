@@ -129,6 +129,7 @@ def _build_malformed(
     http_verdict.malformed(f, s, variants)
     with f.if_(f.ne(f.call(denied, s.pointer), 0)):
         s.set("mode", Mode.OPAQUE)
+        s.raise_("state", State.UNJUDGED)
         s.set("position", s.get("length"))
     return f.close()
 
@@ -223,7 +224,7 @@ def build_verdict(
         s.set("request_at", 0)
         s.set("carried", f.to(f.ne(s.get("mode"), Mode.START), I8))
         s.set("waited", f.to(f.ne(s.get("begun"), s.get("answered")), I8))
-    _look_for_changes(f, maps, hook, s, end)
+    _look_for_changes(f, maps, hook, s, parts, end)
     slot = http.context_slot(f, f.args[0], s.pointer)
     f.repeat(MOST_STEPS, step, slot)
     with f.if_(f.both(s.has("state", State.OTHER_SLOT), _stopped_at_start(f, s))):
@@ -256,7 +257,7 @@ def _stopped_at_start(f: Function, s: Stream) -> Value:
     return f.both(f.eq(s.get("mode"), Mode.START), f.cmp("<", s.get("position"), s.get("length")))
 
 
-def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end: ir.Block) -> None:
+def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, parts: StreamParts, end: ir.Block) -> None:
     """Whether this program may finish the request at hand, and whether the next needs its rules found anew. A request that was begun under the
     program of the other slot, the one before, is handed to that."""
     config = f.lookup_index(maps["config"], 0)
@@ -274,7 +275,13 @@ def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end:
         f.leave(end)
     with f.if_(handed):
         s.raise_("state", State.OTHER_SLOT)
-    begun = f.ne(s.get("mode"), Mode.START)
+    with f.if_(f.both(s.has("state", State.UNJUDGED), s.has("state", State.MUST_MATCH))):
+        _judge_at_last(f, maps, s, parts, f.bits(f.load(config, I32, CONFIG_FLAGS), ConfigFlag.AUDIT), end)
+    # A head needs the program under which it began; what comes behind it is only counted.
+    mode = s.get("mode")
+    with f.if_(f.cmp(">", mode, Mode.HEAD_END)):
+        s.set("load", f.load(config, I32, CONFIG_LOAD))
+    begun = f.ne(mode, Mode.START)
     with f.if_(f.both(begun, f.ne(s.get("load"), f.load(config, I32, CONFIG_LOAD)))):
         switch = f.lookup_index(maps["switch"], 0)
         with f.if_(f.both(f.not_(handed), f.not_null(switch))):
@@ -284,6 +291,16 @@ def _look_for_changes(f: Function, maps: Maps, hook: StreamHook, s: Stream, end:
             tail_call(f, maps, hook, s.get("slot"))
         s.drop("state", State.HANDED)
         _give_up(f, maps, s, Saw.CONFIGURATION)
+        f.leave(end)
+
+
+def _judge_at_last(f: Function, maps: Maps, s: Stream, parts: StreamParts, only_reports: Value, end: ir.Block) -> None:
+    """A stream that no policy in force judged, in which nobody knows where a request begins, ends once one does."""
+    found = f.call(parts.match, s.pointer)
+    judged = f.both(f.eq(found, int(Found.STREAM)), f.ne(s.get("rules_length"), 0))
+    with f.if_(f.both(f.either(judged, f.eq(found, int(Found.DENIED))), f.not_(only_reports))):
+        _give_up(f, maps, s, Saw.CONFIGURATION)
+        s.set("request_at", 0)
         f.leave(end)
 
 
@@ -356,6 +373,7 @@ def _give_up(f: Function, maps: Maps, s: Stream, saw: Saw) -> None:
     with f.if_else(f.ne(reports.get(), 0)) as (only, closes):
         with only:
             s.set("mode", Mode.OPAQUE)
+            s.raise_("state", State.UNJUDGED)
             s.set("position", s.get("length"))
         with closes:
             s.set("saw", int(saw))
@@ -372,6 +390,7 @@ def _match_again(f: Function, maps: Maps, s: Stream, parts: StreamParts) -> None
         s.set("position", s.get("length"))
     with f.if_(f.eq(found, int(Found.PLAIN))):
         s.set("mode", Mode.OPAQUE)
+        s.raise_("state", State.UNJUDGED)
 
 
 def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrives: bool) -> None:

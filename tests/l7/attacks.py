@@ -13,6 +13,7 @@ from tests.l7.senders import MSG_FASTOPEN, came_of
 
 TCP_FASTOPEN_NO_COOKIE = 34  # linux/tcp.h
 PATIENCE = 3.0  # seconds
+_kept: dict[str, socket.socket] = {}
 
 
 def fast_open_then(address: str, port: int, early: bytes, later: bytes) -> str:
@@ -101,3 +102,25 @@ def fin_overtakes(line: wire.Line, request: bytes, at: int) -> str:
     result = made.answer()
     made.close()
     return result
+
+
+def connected(address: str, port: int, first: bytes) -> str:
+    """Connects for `goes_on`, and has `first` answered, or not."""
+    channel = _kept["it"] = socket.create_connection((address, port))
+    channel.sendall(first)
+    return came_of(channel) if first else ""
+
+
+def goes_on(payload: bytes) -> str:
+    """Sends on that connection."""
+    _kept["it"].sendall(payload)
+    return came_of(_kept["it"])
+
+
+def at_the_first_answer(address: str, port: int, first: bytes, then: bytes) -> str:
+    """Sends `then` as soon as anything came for `first`."""
+    with socket.create_connection((address, port)) as channel:
+        channel.sendall(first)
+        came_of(channel)
+        channel.sendall(then)
+        return came_of(channel)

@@ -127,3 +127,60 @@ def test_a_part_of_a_head_with_a_fin_does_not_end_it(ingress: Scene) -> None:
         web.call(attacks.rest_with_fin, server.address, server.port, ALLOWED[:-2], at)
     assert server.targets() == []
     assert {c.end for c in server.connections()} <= {"open", "BlockingIOError", "reset", "TimeoutError"}
+
+
+# --- answers, and changes of policy ----------------------------------------------------------------------------------------
+
+CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"\n  GET "/public/**"')
+AUDITED = POLICIES["ingress"].replace("http {", "http audit {")
+ELSEWHERE = (
+    POLICIES["ingress"]
+    .replace("tcp/8080-8099 http", "tcp/9000 http")
+    .replace("as plain", "as plain\n    allow from { app == web } on tcp/8080-8099")
+)
+MALFORMED = b"GET /public//a HTTP/1.1\r\nHost: api\r\n\r\n"
+
+
+def test_the_answer_to_an_earlier_request_is_not_that_to_connect(scene: Scene) -> None:
+    """A server that refuses CONNECT reads what follows as requests."""
+    with scene.loaded(CONNECTS, api="cgroup"):
+        server, web = Server(scene, "slow"), scene.agent("web")
+        both = ALLOWED + b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
+        web.call(attacks.at_the_first_answer, server.address, server.port, both, FORBIDDEN)
+        assert server.targets()[0] == "/public/a"
+        assert "/forbidden" not in server.targets()
+
+
+@pytest.mark.parametrize("first", [AUDITED, ELSEWHERE], ids=["audited", "without a block"])
+def test_a_stream_that_was_not_judged_ends_once_it_is(scene: Scene, first: str) -> None:
+    """What is malformed ends the judging of a stream that is only audited; so does a policy without a block for it."""
+    with scene.loaded(POLICIES["ingress"], api="cgroup"):
+        server, web = Server(scene), scene.agent("web")
+        assert web.call(attacks.connected, server.address, server.port, ALLOWED) == "answered"
+        scene.load(first, api="cgroup")
+        assert web.call(attacks.goes_on, ALLOWED if first == ELSEWHERE else MALFORMED) == "answered"
+        scene.load(POLICIES["ingress"], api="cgroup")
+        try:
+            web.call(attacks.goes_on, FORBIDDEN)
+        except OSError:
+            pass  # reset by the load
+        assert "/forbidden" not in server.targets()
+
+
+def test_a_body_outlasts_two_changes_of_policy(scene: Scene) -> None:
+    """Only heads need the program under which they began."""
+    posts = POLICIES["ingress"].replace("GET", "GET, POST")
+    for framing, parts, end in (
+        (b"Content-Length: 9", (b"abc", b"def"), b"ghi"),
+        (b"Transfer-Encoding: chunked", (b"9\r\nabc", b"def"), b"ghi\r\n0\r\nX: y\r\n\r\n"),
+    ):
+        with scene.loaded(posts, api="cgroup"):
+            server, web = Server(scene), scene.agent("web")
+            head = b"POST /public/a HTTP/1.1\r\nHost: api\r\n" + framing + b"\r\n\r\n"
+            web.call(attacks.connected, server.address, server.port, head + parts[0])
+            for text in (posts + "\n# two\n", posts + "\n# three\n"):
+                scene.load(text, api="cgroup")
+            web.call(attacks.goes_on, parts[1])
+            assert web.call(attacks.goes_on, end) == "answered", framing
+            web.call(attacks.goes_on, FORBIDDEN)
+            assert server.targets() == ["/public/a"]
