@@ -163,8 +163,7 @@ class HttpStream:
 
     `audited`: audited blocks are in force. Else each verdict has beside it the prospective one, with them in force, by the rules `prospective`
     (None: the same; empty: none, as where the connection would be denied). Where no block is in force in either nothing is judged.
-    `reason` is the connection's, of which requests have their verdict where no rule allows it. `at_server`: the server reads what was fed before, so a head of
-    which it has a part is not answered."""
+    `reason` is the connection's, of which requests have their verdict where no rule allows it."""
 
     def __init__(
         self,
@@ -173,7 +172,6 @@ class HttpStream:
         audited: bool = False,
         prospective: Sequence[Rule] | None = None,
         reason: str = "default",
-        at_server: bool = False,
     ) -> None:
         self._enforced = Court(rules, audited=audited, reason=reason)
         full = Court(rules if prospective is None else prospective, audited=True)
@@ -181,7 +179,6 @@ class HttpStream:
         self._reading = self._enforced if self._enforced.judges or self._prospective is None else self._prospective
         self._log = any(r.log for r in rules)
         self._verdicts: list[RequestVerdict] = []
-        self._at_server = at_server
         self._segments = 0
         self._began = 0  # in which of them the request did
         self._at = 0  # the byte's place in its segment
@@ -203,6 +200,11 @@ class HttpStream:
     def passed(self) -> int:
         """Bytes of the last segment that go on to the other end: all, or those before a denied request."""
         return self._begin if self._closed else self._at
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the last request began in an earlier segment than the last."""
+        return self._began != self._segments
 
     @property
     def unanswered(self) -> Sequence[Head]:
@@ -276,8 +278,7 @@ class HttpStream:
         """A verdict is known. `sound`: no earlier request was unanswered when this one began, nor may its own answer be under way."""
         answer: RequestAnswer | None = None
         if enforced.verdict == "deny":
-            has_part = self._at_server and self._began != self._segments
-            answer = "403" if sound and not has_part else "closed"
+            answer = "403" if sound else "closed"
             self._closed = True
         differs = prospective is not None and prospective.verdict != enforced.verdict
         self._verdicts.append(
