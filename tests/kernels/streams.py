@@ -13,25 +13,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from policyc.artifact import reader
-from policyc.codegen.stream_programs import FILLER
 from policyc.kernel_engine import compile_policy
 from policyc.kernel_requests import Reports
-from policyc.model import Direction, Endpoint
-from policyc.reference.verdict import Judgement, Traffic, judge
-from policyc.reference.world import World
 from tests.e2e import talker
 from tests.l7 import differential, differential_player, recorder
 from tests.l7.agent import Agent
 from tests.l7.differential_case import Case, Ground, RuleText, Segment, ground, of_corpus
 from tests.l7.differential_player import Place
-from tests.l7.place import HOMES, LOAD, PORT, Scene
+from tests.l7.place import LOAD, PORT, Scene
 from tests.reference.http_corpus import CASES
 
 PATIENCE = 10  # times that of a real machine; an emulated one is slow
@@ -102,17 +98,7 @@ class Site:
 
     @property
     def ground(self) -> Ground:
-        return ground(self.cases)
-
-    @property
-    def text(self) -> str:
-        text = self.ground.text
-        if not self.egress:
-            return text
-        changes = {"for { app == api }": "for { app == web }", "ingress": "egress", "from { app == web }": "to { app == api }"}  # fmt: skip
-        for old, new in changes.items():
-            text = text.replace(old, new)
-        return text
+        return ground(self.cases, self.egress)
 
 
 CORPUS = tuple(of_corpus(case) for case in CASES if case.name in NAMES)
@@ -130,26 +116,13 @@ def _object(folder: Path, name: str) -> Path:
 
 
 def prepare(folder: Path) -> None:
-    texts = {site.name: site.text for site in SITES} | {"public": PUBLIC, "private": PRIVATE}
+    texts = {site.name: site.ground.text for site in SITES} | {"public": PUBLIC, "private": PRIVATE}
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         _object(folder, name).write_bytes(compile_policy(differential.checked(text)).object)
 
 
 # --- playing ------------------------------------------------------------------------------------------------------------
-
-
-def judgements(site: Site, version: int) -> dict[int, Judgement]:
-    """What the evaluator says of connections from `web` to each port of `api`."""
-    numbers = {n: tuple(differential.number_of(home.partition("/")[0]) for home in HOMES[n]) for n in ("web", "api")}
-    endpoints = [Endpoint(name, addresses, {"app": name}) for name, addresses in numbers.items()]
-    world = World(differential.checked(site.text), endpoints, ())
-    client, server = (numbers[n][version == 6] for n in ("web", "api"))
-    own, peer = (client, server) if site.egress else (server, client)
-    subject = world.subject(own)
-    assert subject is not None
-    direction = Direction.EGRESS if site.egress else Direction.INGRESS
-    return {p: judge(world, subject, direction, peer, Traffic(differential.TCP, p)) for p in site.ground.ports.values()}
 
 
 @contextmanager
@@ -167,11 +140,6 @@ def be_patient() -> None:
         setattr(differential_player, name, getattr(differential_player, name) * times)
 
 
-def without_filler(read: bytes) -> bytes:
-    """Without what reaches a server in place of a denied request: an empty line, or zeros behind a part of it. No stream here ends in these."""
-    return read[:-2] if read[-2:] in (FILLER, bytes(2)) else read
-
-
 @dataclass
 class Found:
     differences: list[str]
@@ -182,6 +150,7 @@ class Found:
 def play(scene: Scene, agent: Agent, folder: Path, site: Site, found: Found) -> None:
     path = _object(folder, site.name)
     artifact = reader.read(path.read_bytes())
+    policy = differential.checked(site.ground.text)
     reports = Reports(artifact.manifest, artifact.policy)
     pins = scene.folder / "bpf" / LOAD
     scene.operator.run("load", str(path), "--name", LOAD, "--dry-run")  # verifies also what this scene does not attach
@@ -190,15 +159,16 @@ def play(scene: Scene, agent: Agent, folder: Path, site: Site, found: Found) -> 
         for version in (4, 6):
             ends = [scene.address(name, version) for name in ("api", "web")]
             agent.call(differential_player.open_player, *places, *ends, str(pins / "events"), str(pins / "lost"))
-            judged = judgements(site, version)
+            judged = differential.Judge(policy, version, site.egress)
             ports = [site.ground.ports[case.rules] for case in site.cases]
-            all_ = [differential.expect(case, port, judged[port]) for case, port in zip(site.cases, ports, strict=True)]
+            all_ = [
+                differential.expect(case, port, judged.port(port), site.egress)
+                for case, port in zip(site.cases, ports, strict=True)
+            ]
             done = agent.call(differential_player.play, [e.script for e in all_], True, patience=CALL_S)
             agent.call(differential_player.close_player)
             found.streams += len(all_)
             for case, expected, seen in zip(site.cases, all_, done.seen, strict=True):
-                if site.egress and expected.script.writes and expected.script.writes[-1].denied:
-                    seen = replace(seen, read=without_filler(seen.read))
                 different = differential.compare(expected, seen, reports, True)
                 if different is not None:
                     found.differences.append(f"{site.name}, IPv{version}, {case.name}: {different}")
