@@ -77,7 +77,7 @@ SOURCES: dict[str, tuple[ModuleType, str, str]] = {
     ),
     "forgets Upgrade": (http_verdict, "needs.set(ENTRY_UPGRADE)", "needs.set(0)"),
     "forgets bodies": (http_verdict, "needs.set(f.or_(needs.get(), ENTRY_BODY))", "needs.set(needs.get())"),
-    "needs one line of several": (http_verdict, "held = f.and_(any_, missing)", "held = any_"),
+    "needs one line of several": (http_verdict, "by_all = f.and_(held, unfailed)", "by_all = held"),
     "asks entries of other rules": (http_verdict, "ours = f.and_(paths, rules.get())", "ours = paths"),
     "lets an allow entry win": (http_verdict, "f.store(search, 1, I32, _DENIES)", "f.store(search, 0, I32, _DENIES)"),
     "takes the later of entry and plain rule": (http_verdict, 'f.cmp("<", plain, rule)', 'f.cmp(">", plain, rule)'),
