@@ -60,7 +60,7 @@ def checked(text: str) -> PolicySet:
 
 @dataclass(frozen=True)
 class Expected:
-    """`deciding`: the offset of the byte behind which nothing may reach the server."""
+    """`deciding`: the offset of the byte behind which nothing may reach the server. `unanswered`: that of a 403, of whose head the server has a part."""
 
     script: Script
     requests: tuple[RequestAnswer, ...]
@@ -69,6 +69,7 @@ class Expected:
     stream: bytes
     through: int
     deciding: int
+    unanswered: bytes
 
     def without_filler(self, read: bytes) -> bytes:
         """Without the bytes of ours with which a denied stream ends: a client's with an empty line, or NULs within a request, which acknowledged have its
@@ -95,14 +96,12 @@ def expect(case: Case, port: int, judgement: Judgement, egress: bool = False) ->
     verdicts = []
     through = sent = 0
     late = b""
+    in_parts = False
     for segment in case.segments:
         verdicts += stream.feed(segment.data, answered=False)
         through, sent = sent + stream.passed, sent + len(segment.data)
         if stream.end == "closed":
-            if (
-                stream.in_parts and not egress
-            ):  # a server that has a part of the head: closed without an answer (docs/l7.md)
-                verdicts[-1] = replace(verdicts[-1], answer="closed")
+            in_parts = stream.in_parts and not egress
             writes.append(Write(segment.data, through, denied=True))
             late = b"".join(map(response, stream.unanswered))
             break
@@ -114,9 +113,13 @@ def expect(case: Case, port: int, judgement: Judgement, egress: bool = False) ->
     refusal = b""
     if verdicts and verdicts[-1].answer == "403":
         refusal = FORBIDDEN if verdicts[-1].method == b"HEAD" else FORBIDDEN + BODY
+    unanswered = b""
+    if refusal and in_parts:  # a server that has a part of the head: closed without an answer (docs/l7.md)
+        verdicts[-1] = replace(verdicts[-1], answer="closed")
+        refusal, unanswered = b"", refusal
     requests = tuple(map(request_answer, verdicts))
     script = Script(port, tuple(writes), len(requests), refusal, late)
-    return Expected(script, requests, judgement, egress, case.stream, through, sent)
+    return Expected(script, requests, judgement, egress, case.stream, through, sent, unanswered)
 
 
 # --- what happened ------------------------------------------------------------------------------------------------------
@@ -178,6 +181,8 @@ def _told(expected: Expected, seen: Seen, reports: Reports) -> Difference | None
     for number, (one, other) in enumerate(zip(told, expected.requests, strict=False)):
         if _at_server(expected) and _long(expected) and (one.answer, other.answer) == ("closed", "403"):
             one = replace(one, answer="403")  # buffers with a part of the head were delivered
+        if _denied_before_a_part(expected, seen) and (one.answer, other.answer) == ("403", "closed"):
+            one = replace(one, answer="closed")
         if _same_fault(one, other) != other:
             parts = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
             return Difference(", ".join(parts), f"request {number} is {words(one)}, should be {words(other)}")
@@ -235,6 +240,8 @@ def _answers(expected: Expected, seen: Seen) -> Difference | None:
         return None  # nothing of the buffer was passed, and the refusal answers its first request
     if _at_server(expected) and _long(expected) and got == should.removesuffix(script.refusal):
         return None  # the server has a part of the head
+    if _denied_before_a_part(expected, seen) and should + expected.unanswered == got:
+        return None
     if _denies_early(expected) and not script.refusal and should.startswith(got):
         return None  # what was to be answered next stood in the write in which the denial was certain
     return Difference(
@@ -267,6 +274,11 @@ def _long(expected: Expected) -> bool:
 def _denies_early(expected: Expected) -> bool:
     """Whether the denial may be certain to the program before the evaluator says so."""
     return bool(expected.requests) and expected.requests[-1].outcome.reason == "l7-malformed"
+
+
+def _denied_before_a_part(expected: Expected, seen: Seen) -> bool:
+    """Whether the program was certain with the first bytes of a head, of which the server then has nothing."""
+    return bool(expected.unanswered) and _denies_early(expected) and len(seen.read) <= _begin(expected)
 
 
 def _begin(expected: Expected, more: bytes = b"") -> int:
