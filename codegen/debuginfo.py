@@ -14,7 +14,14 @@ MAP_TYPES = {
     "HASH": 1, "ARRAY": 2, "PROG_ARRAY": 3, "PERCPU_ARRAY": 6, "LRU_HASH": 9, "SOCKHASH": 18, "CGROUP_STORAGE": 19,
     "SK_STORAGE": 24, "RINGBUF": 27,
 }  # fmt: skip
-KERNEL_INTS = ("rcv_nxt", "write_seq")  # of `struct tcp_sock`, what programs look at
+# What programs look at of the kernel's structs, and what kind of type each member has there.
+KERNEL_MEMBERS = {
+    "tcp_sock": {"rcv_nxt": "int", "write_seq": "int"},
+    "sock": {"sk_wq": "pointer"},
+    "socket_wq": {"wait": "struct"},
+    "wait_queue_head": {"head": "struct"},
+    "wait_queue_entry": {"func": "pointer", "entry": "struct"},
+}
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which maps of socket storage must have
 
 UINT, INT, CHAR = "DW_ATE_unsigned", "DW_ATE_signed", "DW_ATE_unsigned_char"
@@ -177,14 +184,17 @@ class DebugInfo:
         return var
 
     def kernel_offset(self, struct: str, member: str) -> ir.GlobalVariable:
-        """A u64 that is, once loaded, where the kernel's `struct` has an int `member`: what LLVM makes of `preserve_access_index`, whose
+        """A u64 that is, once loaded, where the kernel's `struct` has `member`: what LLVM makes of `preserve_access_index`, whose
         relocations (CO-RE) any libbpf resolves."""
-        type_ = self.struct(struct, [(m, self.u32, 4 * i, 4) for i, m in enumerate(KERNEL_INTS)], 4 * len(KERNEL_INTS))
-        number = KERNEL_INTS.index(member)
-        name = f"llvm.{struct}:0:{4 * number}$0:{number}"
+        members = KERNEL_MEMBERS[struct]
+        number = list(members).index(member)
+        name = f"llvm.{struct}:0:{8 * number}$0:{number}"
         known = self.module.globals.get(name)
         if known is not None:
             return known
+        kinds = {"int": self.u32, "pointer": self.pointer(self.u8), "struct": self.struct(f"{struct}_member", [], 8)}
+        fields = [(m, kinds[kind], 8 * i, 4 if kind == "int" else 8) for i, (m, kind) in enumerate(members.items())]
+        type_ = self.struct(struct, fields, 8 * len(fields))
         var = _Relocated(self.module, ir.IntType(64), name)
         var.linkage = "external"
         var.set_metadata("llvm.preserve.access.index", type_)

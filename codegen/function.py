@@ -53,6 +53,7 @@ class Helper(IntEnum):
     MSG_PUSH_DATA = 90
     MSG_POP_DATA = 91
     SK_STORAGE_GET = 107
+    PROBE_READ_KERNEL = 113
     JIFFIES64 = 118  # inlined by the verifier
     RINGBUF_RESERVE = 131
     RINGBUF_SUBMIT = 132
@@ -334,8 +335,12 @@ class Function:
 
     def kernel_field(self, pointer: Value, struct: str, member: str) -> Value:
         """An int (i32) of a kernel's object, wherever this kernel has it."""
-        offset = self.b.load(self.debug.kernel_offset(struct, member), typ=I64)
+        offset = self.kernel_offset(struct, member)
         return self.b.load(self.b.gep(pointer, [offset], source_etype=I8), typ=I32)
+
+    def kernel_offset(self, struct: str, member: str) -> Value:
+        """Where (i64) this kernel's struct has the member."""
+        return self.b.load(self.debug.kernel_offset(struct, member), typ=I64)
 
     def call(self, callee: ir.Function, *args: Value) -> Value:
         values = [t.type(a) if isinstance(a, int) else a for a, t in zip(args, callee.args, strict=True)]

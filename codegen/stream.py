@@ -53,7 +53,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
     ("answer_mode", 1),  # answers.Awaits
     ("told", 1),  # Told bits, which only packet programs write
-    ("carried", 1),  # the request at hand began in an earlier buffer
+    ("carried", 1),  # Carried
     ("waited", 1),  # when this buffer came some request was not answered
     # While a packet's answers are read (answers.py): here and not on the stack, where the verifier would follow each value.
     ("watch_at", 4),
@@ -128,6 +128,14 @@ class State(IntEnum):
     ENDED = 128  # nothing of what a client sends is read any more
     HANDED = 256  # by the program of the other slot, to finish the request at hand
     RESUMES = 512  # … which has finished it
+
+
+class Carried(IntEnum):
+    """Whether the request at hand began in an earlier buffer."""
+
+    NOTHING = 0
+    PART = 1
+    AWAITED = 2  # and a thread is blocked at the server until there is more
 
 
 class Told(IntEnum):

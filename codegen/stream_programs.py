@@ -20,8 +20,9 @@ from policyc.codegen.marks import poison_mark
 from policyc.codegen.match import Matcher
 from policyc.codegen.records import CONFIG_FLAGS, CONFIG_GENERATION, CONFIG_LOAD, CONFIG_STATE
 from policyc.codegen.rodata import Data, Rodata
-from policyc.codegen.stream import WINDOW_BYTES, Framing, Mode, State, Stream, Told, debug_type
+from policyc.codegen.stream import WINDOW_BYTES, Carried, Framing, Mode, State, Stream, Told, debug_type
 from policyc.codegen.stream_rules import Found
+from policyc.codegen.waiters import someone_is_blocked
 from policyc.ir.http_tables import METHOD_HEAD
 from policyc.model import Direction, Span
 
@@ -34,6 +35,8 @@ MOST_CUTS = 256
 FILLER = b"\r\n"  # an empty line before a request, which servers pass over (RFC 9112, section 2.2)
 MOST_STEPS = 1 << 20  # of one buffer: a step reads at least a byte, most read many
 BODY = b"Denied by network policy.\n"
+# For the rest of a head whose end will not come: more words than a start line has, fields that no server may take, more lines than any takes.
+SPOILER = b" \0 \0 \0\r\nContent-Length: \0\r\nTransfer-Encoding: \0\r\n" + b"\0\r\n" * 128
 FORBIDDEN = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY)
 )
@@ -47,6 +50,7 @@ class StreamParts:
     match: ir.Function
     judges: http.Judges
     answer: Data  # the bytes of FORBIDDEN and BODY
+    spoiler: Data  # the bytes of SPOILER
     blank: Data  # a stream's record of which nothing is known
     shorten: ir.Function  # takes bytes off the beginning of a long buffer
     cut: ir.Function  # takes off as many as are told
@@ -79,6 +83,7 @@ def build_parts(
         match,
         judges,
         rodata.array("http_forbidden", 1, FORBIDDEN + BODY),
+        rodata.array("http_spoiler", 1, SPOILER),
         rodata.array("blank_stream", 1, bytes(STREAM_SIZE)),
         _build_shorten(module, debug, span),
         _build_cut(module, debug, span),
@@ -108,9 +113,14 @@ def _build_denied(module: ir.Module, debug: DebugInfo, maps: Maps, report: ir.Fu
     sound = f.both(
         f.cmp("<=", s.get("mode"), Mode.HEAD_END), f.not_(s.has("framing", Framing.TRAILERS | Framing.WAITS))
     )
-    # A server that has a part of the head must get more, or a reader that waits for it takes what the kernel tells it for the end of the head.
+    # A server that has a part of the head must get more where that part could be taken for all of it: a thread that is blocked in a read is told of
+    # an error, or all are told of the client's end.
     arrives = f.eq(s.get("direction"), int(Direction.INGRESS))
-    sound = f.both(sound, f.not_(f.both(arrives, f.ne(s.get("carried"), 0))))
+    carried = s.get("carried")
+    needs_more = f.either(
+        f.eq(carried, Carried.AWAITED), f.both(f.ne(carried, Carried.NOTHING), s.has("told", Told.ENDED))
+    )
+    sound = f.both(sound, f.not_(f.both(arrives, needs_more)))
     s.set("answer", f.select(sound, I8(Answer.FORBIDDEN), I8(Answer.CLOSED)))
     f.call(report, s.pointer)
     poison_mark(f, maps, s)
@@ -222,7 +232,7 @@ def build_verdict(
         s.set("position", 0)
         s.set("window_length", 0)
         s.set("request_at", 0)
-        s.set("carried", f.to(f.ne(s.get("mode"), Mode.START), I8))
+        _note_carried(f, maps, s, arrives)
         s.set("waited", f.to(f.ne(s.get("begun"), s.get("answered")), I8))
     _look_for_changes(f, maps, hook, s, parts, end)
     slot = http.context_slot(f, f.args[0], s.pointer)
@@ -251,6 +261,18 @@ def build_verdict(
         f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
     _pass_or_deny(f, maps, parts, s, arrives)
     f.close()
+
+
+def _note_carried(f: Function, maps: Maps, s: Stream, arrives: bool) -> None:
+    mode = s.get("mode")
+    s.set("carried", f.select(f.eq(mode, Mode.START), I8(Carried.NOTHING), I8(Carried.PART)))
+    if arrives:
+        with f.if_(f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))):
+            tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, SKB_SK), result=PTR)
+            with f.if_(f.is_null(tcp)):
+                f.ret(SK_DROP)
+            with f.if_(f.ne(someone_is_blocked(f, maps, tcp), 0)):
+                s.set("carried", int(Carried.AWAITED))
 
 
 def _stopped_at_start(f: Function, s: Stream) -> Value:
@@ -422,7 +444,7 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
             f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
             _answer_by_skb(f, maps, parts, _answer_length(f, s), cookie)
         with f.if_(f.ne(s.get("carried"), 0)):
-            _keep_waiting(f, parts, s)
+            _give_more(f, parts, s)
         f.ret(SK_DROP)
     else:
         _end_by_msg(f, maps, s)
@@ -463,29 +485,35 @@ def _answer_length(f: Function, s: Stream) -> Value:
     return f.select(f.eq(s.get("method"), METHOD_HEAD), I32(len(FORBIDDEN)), I32(len(FORBIDDEN) + len(BODY)))
 
 
-def _keep_waiting(f: Function, parts: StreamParts, s: Stream) -> None:
-    """The buffer becomes a single NUL: no head ends with it, and who waits for the rest goes on waiting until the connection is closed."""
+def _give_more(f: Function, parts: StreamParts, s: Stream) -> None:
+    """The buffer becomes what a server that has a part of a head may have in place of the rest: a NUL, with which no head ends and who waits goes on waiting
+    until the connection is closed; or, where the client's end follows at once, what no server takes for the rest of a head."""
     context = f.args[0]
     f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
-    with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, I32(1), 0), 0)):
-        f.ret(SK_DROP)
-    with f.if_(f.ne(f.helper(Helper.SKB_PULL_DATA, context, I32(1)), 0)):
-        f.ret(SK_DROP)
-    with f.if_(f.ne(f.helper(Helper.SKB_STORE_BYTES, context, I32(0), parts.blank.var, I32(1), 0), 0)):
-        f.ret(SK_DROP)
+    in_head = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
+    with f.if_(f.both(in_head, s.has("told", Told.ENDED))):
+        _become(f, parts.spoiler, I32(len(SPOILER)))
+        f.ret(SK_PASS)
+    _become(f, parts.blank, I32(1))
     f.ret(SK_PASS)
 
 
 def _answer_by_skb(f: Function, maps: Maps, parts: StreamParts, length: Value, cookie: Value) -> None:
     """The buffer becomes the answer, and leaves by the socket at which it arrived."""
     context = f.args[0]
+    _become(f, parts.answer, length)
+    f.ret(f.to(f.helper(Helper.SK_REDIRECT_HASH, context, maps["streams_in"], cookie, 0), I32))
+
+
+def _become(f: Function, text: Data, length: Value) -> None:
+    """The buffer becomes the first `length` bytes of a text; without memory for that it is dropped."""
+    context = f.args[0]
     with f.if_(f.ne(f.helper(Helper.SKB_CHANGE_TAIL, context, length, 0), 0)):
         f.ret(SK_DROP)
     with f.if_(f.ne(f.helper(Helper.SKB_PULL_DATA, context, length), 0)):
         f.ret(SK_DROP)
-    with f.if_(f.ne(f.helper(Helper.SKB_STORE_BYTES, context, I32(0), parts.answer.var, length, 0), 0)):
+    with f.if_(f.ne(f.helper(Helper.SKB_STORE_BYTES, context, I32(0), text.var, length, 0), 0)):
         f.ret(SK_DROP)
-    f.ret(f.to(f.helper(Helper.SK_REDIRECT_HASH, context, maps["streams_in"], cookie, 0), I32))
 
 
 def _end_by_msg(f: Function, maps: Maps, s: Stream) -> None:

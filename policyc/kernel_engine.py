@@ -145,7 +145,7 @@ class KernelLoad:
         if self._none_bound:
             flags |= ConfigFlag.NONE_BOUND
         self.map("config").update(
-            NUMBER.pack(0), CONFIG.pack(state, self.generation, events, flags, cgroup_levels, 0, 0, 0)
+            NUMBER.pack(0), CONFIG.pack(state, self.generation, events, flags, cgroup_levels, 0, 0)
         )
 
     def attach_point(self, ifindex: int, kind: PointKind, endpoint: str | None = None) -> None:

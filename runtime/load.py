@@ -32,6 +32,7 @@ from policyc.artifact.layout import (
     RECENT_KEYS,
     RECENT_KEYS_VALUE,
     SWITCH,
+    WAKES,
     ConfigFlag,
     EndpointFlag,
     Events,
@@ -42,7 +43,7 @@ from policyc.artifact.reader import Artifact
 from policyc.artifact.stream_layout import StreamHook
 from policyc.diagnostics import OperationError
 from policyc.model import Endpoint
-from policyc.runtime import addresses, bpffs, connections, netlink, sockets, streams
+from policyc.runtime import addresses, bpffs, connections, netlink, sockets, streams, symbols
 from policyc.runtime.addresses import Address
 from policyc.runtime.attach import Attacher, device_hooks, new_hooks, note_qdiscs, plan_hooks
 from policyc.runtime.generations import following, pass_over
@@ -385,6 +386,7 @@ class _Installation:
         self._generation, self._options = generation, options
         self._programs = {hook: obj.program_fd(name) for hook in Hook if (name := _program(hook)) in obj.loaded}
         self._streams = {hook: obj.program_fd(name) for hook in StreamHook if (name := _program(hook)) in obj.loaded}
+        self._wakes = symbols.address(WAKES) if self._streams else 0
 
     def run(self) -> None:
         progress = self._options.progress
@@ -475,7 +477,7 @@ class _Installation:
             self._flags(),
             self._contents.plan.cgroup_levels(),
         )
-        self._fill("config", [(ZERO, CONFIG.pack(*fields, self._header.number, 0, 0))])
+        self._fill("config", [(ZERO, CONFIG.pack(*fields, self._header.number, self._wakes))])
 
     def _flags(self) -> int:
         flags = ConfigFlag.AUDIT if self._options.audit else 0

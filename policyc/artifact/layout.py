@@ -105,8 +105,9 @@ ENTRY_PREFIX, PROGRAM_PREFIX, NEXT_PREFIX = "enter_", "policyc_", "next_"
 HOST_ENDPOINT = 1  # index of the record of `host`; 0 is nobody, endpoints begin at 2
 NO_RULE = 0xFFFFFFFF
 
-# state, generation (1 to LAST_GENERATION), events, flags, cgroup_levels, number of the load, 0, 0
-CONFIG = struct.Struct("<8I")
+# state, generation (1 to LAST_GENERATION), events, flags, cgroup_levels, number of the load, address of the kernel's WAKES (0: not known)
+CONFIG = struct.Struct("<6IQ")
+WAKES = "woken_wake_function"  # what wakes a thread that is blocked in a read
 LAST_GENERATION = (1 << 31) - 1  # then 1 again
 POINT_KEY = struct.Struct("<I")  # ifindex
 POINT = struct.Struct("<II")  # PointKind, endpoint index (0: none registered yet -> `unregistered`)

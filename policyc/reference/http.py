@@ -179,8 +179,6 @@ class HttpStream:
         self._reading = self._enforced if self._enforced.judges or self._prospective is None else self._prospective
         self._log = any(r.log for r in rules)
         self._verdicts: list[RequestVerdict] = []
-        self._segments = 0
-        self._began = 0  # in which of them the request did
         self._at = 0  # the byte's place in its segment
         self._begin = 0  # of the request in this segment
         self._unanswered: list[Head] = []
@@ -202,11 +200,6 @@ class HttpStream:
         return self._begin if self._closed else self._at
 
     @property
-    def in_parts(self) -> bool:
-        """Whether the last request began in an earlier segment than the last."""
-        return self._began != self._segments
-
-    @property
     def unanswered(self) -> Sequence[Head]:
         """The requests that are complete and have no answer yet."""
         return tuple(self._unanswered)
@@ -214,7 +207,6 @@ class HttpStream:
     def feed(self, segment: bytes, answered: bool = True) -> list[RequestVerdict]:
         """The requests decided by these bytes. `answered`: at their end the server has answered every request that is complete."""
         self._verdicts = []
-        self._segments += 1
         self._at = self._begin = 0
         for byte in segment:
             self._send(byte)
@@ -243,7 +235,7 @@ class HttpStream:
             if self._switched:
                 return
             head, sound = Head(), not self._unanswered
-            self._begin, self._began = self._at, self._segments
+            self._begin = self._at
             if self._switching:
                 if not self._enforced.judges:
                     return

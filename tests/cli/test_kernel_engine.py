@@ -97,17 +97,6 @@ def flow_lines() -> list[dict[str, Any]]:
     return lines
 
 
-def alike(reference: Any, kernel: Any, segments: int) -> bool:
-    """But for a server that has a part of a denied head: the kernel closes without the 403 (docs/l7.md)."""
-    if isinstance(reference, dict):
-        return reference.keys() == kernel.keys() and all(alike(reference[k], kernel[k], segments) for k in reference)
-    if isinstance(reference, list):
-        return len(reference) == len(kernel) and all(
-            alike(*pair, segments) for pair in zip(reference, kernel, strict=True)
-        )
-    return reference == kernel or (segments > 1 and (reference, kernel) == (403, "closed"))
-
-
 def left_over() -> list[str]:
     groups = [str(path) for path in mount_point().glob("policyc-eval-*")]
     return groups + [str(path) for path in Path(tempfile.gettempdir()).glob("policyc-eval-*")]
@@ -125,7 +114,7 @@ def test_both_engines_judge_streams_alike(tmp_path: Path) -> None:
     ]
     assert answers[0].code == answers[1].code == 0
     for line, one, other in zip(flow_lines(), *(answer.out.splitlines() for answer in answers), strict=True):
-        assert alike(json.loads(one), json.loads(other), len(line["http"]["segments"])), line
+        assert json.loads(one) == json.loads(other), line
     assert left_over() == []
 
 
@@ -149,7 +138,7 @@ def test_the_corpus_is_answered_alike() -> None:
             http=tuple(s.data for s in case.segments),
         )
         one, other = (document(e.world, flow, e.judge(flow)) for e in (reference, kernel))
-        if not alike(one, other, len(case.segments)):
+        if one != other:
             different.append((case.name, one["requests"], other["requests"], one["end"], other["end"]))
     kernel.close()
     assert different == []

@@ -7,6 +7,8 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.l7 import wire
 from tests.l7.senders import MSG_FASTOPEN, came_of
@@ -76,6 +78,12 @@ def rest_with_fin(address: str, port: int, request: bytes, at: int) -> str:
         channel.send(request[at:], socket.MSG_MORE)
         channel.shutdown(socket.SHUT_WR)
         return came_of(channel)
+
+
+def rests_with_fin(address: str, port: int, request: bytes, places: Sequence[int]) -> list[str]:
+    """The same at many places, each on a connection of its own."""
+    with ThreadPoolExecutor(len(places)) as pool:
+        return list(pool.map(lambda at: rest_with_fin(address, port, request, at), places))
 
 
 def sent_again(line: wire.Line, request: bytes, at: int, back: int, fin: bool) -> str:

@@ -32,7 +32,7 @@ from tests.l7.differential_player import Place, Script, Seen, Write
 from tests.l7.place import HOMES, LOAD, Scene
 
 TCP = 6
-FILLERS = {True: (b"\r\n", b"\0\0"), False: (b"\0",)}  # by `Expected.egress`
+FILLERS = {True: (b"\r\n", b"\0\0"), False: ()}  # by `Expected.egress`
 # Bytes of a write which the kernel may deliver in several buffers. It cannot shorten one to more than 16,064 bytes (SKB_MAX_ALLOC): what stands
 # before a denied request is lost there, with it.
 LONG = 14000
@@ -60,7 +60,7 @@ def checked(text: str) -> PolicySet:
 
 @dataclass(frozen=True)
 class Expected:
-    """`deciding`: the offset of the byte behind which nothing may reach the server. `unanswered`: that of a 403, of whose head the server has a part."""
+    """`deciding`: the offset of the byte behind which nothing may reach the server."""
 
     script: Script
     requests: tuple[RequestAnswer, ...]
@@ -69,11 +69,10 @@ class Expected:
     stream: bytes
     through: int
     deciding: int
-    unanswered: bytes
 
     def without_filler(self, read: bytes) -> bytes:
-        """Without the bytes of ours with which a denied stream ends: a client's with an empty line, or NULs within a request, which acknowledged have its
-        socket close; at a server that has a part of the request one NUL."""
+        """Without the bytes of ours with which a client's denied stream ends: an empty line, or NULs within a request, which acknowledged have its socket
+        close."""
         if not self.script.writes or not self.script.writes[-1].denied:
             return read
         filler = next((f for f in FILLERS[self.egress] if read.endswith(f)), b"")
@@ -96,12 +95,10 @@ def expect(case: Case, port: int, judgement: Judgement, egress: bool = False) ->
     verdicts = []
     through = sent = 0
     late = b""
-    in_parts = False
     for segment in case.segments:
         verdicts += stream.feed(segment.data, answered=False)
         through, sent = sent + stream.passed, sent + len(segment.data)
         if stream.end == "closed":
-            in_parts = stream.in_parts and not egress
             writes.append(Write(segment.data, through, denied=True))
             late = b"".join(map(response, stream.unanswered))
             break
@@ -113,13 +110,9 @@ def expect(case: Case, port: int, judgement: Judgement, egress: bool = False) ->
     refusal = b""
     if verdicts and verdicts[-1].answer == "403":
         refusal = FORBIDDEN if verdicts[-1].method == b"HEAD" else FORBIDDEN + BODY
-    unanswered = b""
-    if refusal and in_parts:  # a server that has a part of the head: closed without an answer (docs/l7.md)
-        verdicts[-1] = replace(verdicts[-1], answer="closed")
-        refusal, unanswered = b"", refusal
     requests = tuple(map(request_answer, verdicts))
     script = Script(port, tuple(writes), len(requests), refusal, late)
-    return Expected(script, requests, judgement, egress, case.stream, through, sent, unanswered)
+    return Expected(script, requests, judgement, egress, case.stream, through, sent)
 
 
 # --- what happened ------------------------------------------------------------------------------------------------------
@@ -179,10 +172,6 @@ def _same_fault(one: RequestAnswer, other: RequestAnswer) -> RequestAnswer:
 def _told(expected: Expected, seen: Seen, reports: Reports) -> Difference | None:
     told = [reports.request(record, expected.judgement.rules) for record in seen.events]
     for number, (one, other) in enumerate(zip(told, expected.requests, strict=False)):
-        if _at_server(expected) and _long(expected) and (one.answer, other.answer) == ("closed", "403"):
-            one = replace(one, answer="403")  # buffers with a part of the head were delivered
-        if _denied_before_a_part(expected, seen) and (one.answer, other.answer) == ("403", "closed"):
-            one = replace(one, answer="closed")
         if _same_fault(one, other) != other:
             parts = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
             return Difference(", ".join(parts), f"request {number} is {words(one)}, should be {words(other)}")
@@ -238,10 +227,6 @@ def _answers(expected: Expected, seen: Seen) -> Difference | None:
         and (should + FORBIDDEN + BODY + script.late).startswith(got)
     ):
         return None  # nothing of the buffer was passed, and the refusal answers its first request
-    if _at_server(expected) and _long(expected) and got == should.removesuffix(script.refusal):
-        return None  # the server has a part of the head
-    if _denied_before_a_part(expected, seen) and should + expected.unanswered == got:
-        return None
     if _denies_early(expected) and not script.refusal and should.startswith(got):
         return None  # what was to be answered next stood in the write in which the denial was certain
     return Difference(
@@ -259,12 +244,6 @@ def _ends(expected: Expected, seen: Seen, closing: bool) -> Difference | None:
     return None
 
 
-def _at_server(expected: Expected) -> bool:
-    """Whether a stream is denied at the server's end."""
-    writes = expected.script.writes
-    return not expected.egress and bool(writes) and writes[-1].denied
-
-
 def _long(expected: Expected) -> bool:
     """Whether the denied request stands in a write which the kernel may be unable to shorten."""
     writes = expected.script.writes
@@ -274,11 +253,6 @@ def _long(expected: Expected) -> bool:
 def _denies_early(expected: Expected) -> bool:
     """Whether the denial may be certain to the program before the evaluator says so."""
     return bool(expected.requests) and expected.requests[-1].outcome.reason == "l7-malformed"
-
-
-def _denied_before_a_part(expected: Expected, seen: Seen) -> bool:
-    """Whether the program was certain with the first bytes of a head, of which the server then has nothing."""
-    return bool(expected.unanswered) and _denies_early(expected) and len(seen.read) <= _begin(expected)
 
 
 def _begin(expected: Expected, more: bytes = b"") -> int:

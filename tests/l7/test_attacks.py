@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.l7 import attacks, recorder, wire
+from policyc.codegen.stream_programs import SPOILER
+from tests.l7 import attacks, recorder, servers, wire
 from tests.l7.agent import Agent
 from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
 from tests.l7.place import SPARE, Scene, link_address
@@ -121,12 +122,30 @@ def test_a_fin_that_overtakes_a_part_of_the_request_does_not_end_it(ingress: Sce
 
 
 def test_a_part_of_a_head_with_a_fin_does_not_end_it(ingress: Scene) -> None:
-    """Some servers take the end of a stream for that of a head: a NUL is before it where the FIN comes in one segment with a part (docs/l7.md)."""
+    """Some servers take the end of a stream for that of a head: what no head may have is before it where the FIN comes in one segment with a part."""
     server, web = Server(ingress), ingress.agent("web")
     for at in (1, 20):
         web.call(attacks.rest_with_fin, server.address, server.port, ALLOWED[:-2], at)
     assert server.targets() == []
-    assert all(c.end != "eof" or c.data.endswith(b"\0") for c in server.connections())
+    assert all(c.end != "eof" or c.data.endswith(SPOILER) for c in server.connections())
+
+
+@pytest.mark.parametrize(
+    ("condition", "header"),
+    [('header "X-Token" "good"', b"X-Token: bad"), ('header "X-Token" "good"', b"X-Other: a"), ('header "X-Evil" absent', b"X-Evil: a")],
+)  # fmt: skip
+def test_what_was_judged_is_not_served_for_the_head_that_was_denied(
+    scene: Scene, condition: str, header: bytes
+) -> None:
+    """Python's http.server serves what it has of a head when the stream ends: cut anywhere, the rest in one segment with the FIN."""
+    policy_text = POLICIES["ingress"].replace('"/public/**", "/Xforbidden"', f'"/public/**" {condition}')
+    assert condition in policy_text
+    request = b"GET /public/a HTTP/1.1\r\nHost: api\r\n" + header + b"\r\n\r\n"
+    with scene.loaded(policy_text, api="cgroup"):
+        server, web = servers.start("python", scene, next(PORTS)), scene.agent("web")
+        for whole in (request, request[:-1]):
+            web.call(attacks.rests_with_fin, scene.address("api"), server.port, whole, range(1, len(whole)))
+        assert server.settled() == {}
 
 
 # --- answers, and changes of policy ----------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_a_full_ring_buffer_is_counted_in_lost(own_netns: None, starwars: Artifa
         for name, key, value in (
             ("endpoints", HOST_ENDPOINT, ENDPOINT.pack(HOST_ENDPOINT, 0)),
             ("points", 1, bytes([PointKind.UPLINK, 0, 0, 0, 0, 0, 0, 0])),
-            ("config", 0, CONFIG.pack(State.ACTIVE, 1, Events.TRACE, 0, 0, 0, 0, 0)),
+            ("config", 0, CONFIG.pack(State.ACTIVE, 1, Events.TRACE, 0, 0, 0, 0)),
         ):
             assert lib().bpf_map_update_elem(made.map_fd(name), key.to_bytes(4, "little"), value, 0) == 0
         testrun.run_skb(made.program_fd(PROGRAM_PREFIX + "tc_ingress"), FRAME, repeat=sent)
