@@ -9,6 +9,7 @@ import ipaddress
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,13 @@ ip link set lo up && echo ready && exec cat
 
 class Unavailable(Exception):
     """Namespaces cannot be made here; the text says why."""
+
+
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """Kills it, waits for it, and closes its pipes."""
+    process.kill()
+    with suppress(BrokenPipeError), process:  # what it has not read any more is lost
+        pass
 
 
 class Namespace:
@@ -81,11 +89,7 @@ class Namespace:
 
     def close(self) -> None:
         for process in [*self._started, self._holder]:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+            end_process(process)
 
 
 class Network:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from private_network import Namespace, Network
+from private_network import Namespace, Network, end_process
 
 ROOT = Path(__file__).parents[2]
 HOMES = {
@@ -154,8 +154,7 @@ class Transfer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        end_process(self._process)
 
     @property
     def size(self) -> int:
@@ -196,8 +195,7 @@ class Prober:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        end_process(self._process)
 
     def ask(self, tcp: Sequence[int] = (), udp: Sequence[int] = (), wait: float = 0.0, **more: Any) -> dict[str, Any]:
         """Which ports answer in that time: the answers on IPv4, then those on IPv6."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from operation import Operator, Site, address, endpoint
-from private_network import Namespace
+from private_network import Namespace, end_process
 
 pytestmark = pytest.mark.bpf
 
@@ -70,8 +70,7 @@ def started(namespace: Namespace, group: Path | None, script: str, *arguments: s
         assert process.stdout.readline() == "ready\n"
         yield process
     finally:
-        process.kill()
-        process.wait()
+        end_process(process)
 
 
 @pytest.mark.parametrize("where", ["uplink", "cgroup"])

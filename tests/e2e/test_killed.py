@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from operation import ROOT, UDP_ECHO, Operator, Prober, Site, address, endpoint
+from private_network import end_process
 from test_loads import Machine
 
 pytestmark = pytest.mark.bpf
@@ -134,8 +135,7 @@ def bench(site: Site, operator: Operator, cgroup: Path) -> Iterator[Bench]:
         with Prober(site, cgroup) as prober:
             yield Bench(site, operator, Machine(site, operator), prober)
     finally:
-        echo.kill()
-        echo.wait()
+        end_process(echo)
 
 
 def cases(operator: Operator, policy: Callable[[str], Path], cgroup: Path) -> dict[str, Case]:

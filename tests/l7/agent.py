@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import struct
 import subprocess
 import sys
@@ -19,7 +18,9 @@ from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 if __name__ != "__main__":
     sys.path.append(str(Path(__file__).parents[2] / "examples"))
-    from private_network import Namespace
+    from private_network import Namespace, end_process
+
+from tests.l7.waiting import readable
 
 ROOT = Path(__file__).parents[2]
 LENGTH = struct.Struct("!I")
@@ -45,7 +46,11 @@ class Agent:
         self._process = namespace.start(
             *command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.pid = self.call(os.getpid, patience=30)
+        try:
+            self.pid = self.call(os.getpid, patience=30)
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, function: Callable[..., R], *arguments: Any, patience: float = 20, **named: Any) -> R:
         """Raises what the function raises, or `Silent` after `patience` seconds (the agent is then of no further use)."""
@@ -75,7 +80,7 @@ class Agent:
         assert self._process.stdout is not None
         descriptor, found = self._process.stdout.fileno(), b""
         while len(found) < size:
-            if not select.select([descriptor], [], [], max(end - time.monotonic(), 0))[0]:
+            if not readable(descriptor, end - time.monotonic()):
                 raise Silent("the agent does not answer")
             piece = os.read(descriptor, size - len(found))
             if not piece:
@@ -88,8 +93,7 @@ class Agent:
         (group / "cgroup.procs").write_text(str(self.pid))
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        end_process(self._process)
 
 
 def _take(source: BinaryIO) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:

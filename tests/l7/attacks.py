@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
 import time
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.l7 import wire
 from tests.l7.senders import MSG_FASTOPEN, came_of
+from tests.l7.waiting import readable, writable
 
 TCP_FASTOPEN_NO_COOKIE = 34  # linux/tcp.h
 PATIENCE = 3.0  # seconds
@@ -52,7 +52,7 @@ def taken_in_part_then(address: str, port: int, request: bytes, other: bytes) ->
             try:
                 second = channel.send(rest + other)
             except BlockingIOError:
-                select.select([], [channel], [], 0.05)
+                writable(channel, 0.05)
         time.sleep(0.5)
         return first, second
 
@@ -62,12 +62,12 @@ def upload_without_waiting(address: str, port: int, head: bytes, body: bytes) ->
     with socket.create_connection((address, port)) as channel:
         channel.setblocking(False)
         left = memoryview(head + body)
-        while left and select.select([], [channel], [], PATIENCE)[1]:
+        while left and writable(channel, PATIENCE):
             try:
                 left = left[channel.send(left) :]
             except BlockingIOError:
                 continue
-        return channel.recv(1 << 16) if select.select([channel], [], [], PATIENCE)[0] else b""
+        return channel.recv(1 << 16) if readable(channel, PATIENCE) else b""
 
 
 def rest_with_fin(address: str, port: int, request: bytes, at: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "examples"))
 
-from private_network import Namespace, Network  # noqa: E402
+from private_network import Namespace, Network, end_process  # noqa: E402
 
 from policyc.runtime.cgroups import mount_point  # noqa: E402
 from tests.e2e.operation import Operator, compile_policy  # noqa: E402
@@ -219,8 +219,8 @@ class Scene:
             try:
                 process.wait(2)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                pass
+            end_process(process)
         self._processes.clear()
 
     def close(self) -> None:

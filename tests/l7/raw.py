@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+from tests.l7.waiting import readable
 
 QUIET = 0.3  # seconds without a byte after which an open connection counts as quiet
 
@@ -81,7 +82,7 @@ def _send(channel: socket.socket, plan: Plan, made: Exchange) -> None:
 
 def _await(channel: socket.socket, patience: float, made: Exchange) -> None:
     end = time.monotonic() + patience
-    while select.select([channel], [], [], max(end - time.monotonic(), 0))[0]:
+    while readable(channel, end - time.monotonic()):
         piece = channel.recv(1 << 16)
         if not piece:
             return

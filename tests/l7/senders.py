@@ -9,7 +9,6 @@ import ctypes
 import errno
 import mmap
 import os
-import select
 import socket
 import struct
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Concatenate
 
 from tests.l7.recorder import IPPROTO_MPTCP, give, receive
+from tests.l7.waiting import readable
 
 Sender = Callable[Concatenate[str, int, bytes, ...], str]
 TCP_FASTOPEN_CONNECT, TCP_ULP = 30, 31  # linux/tcp.h
@@ -35,7 +35,7 @@ class Unsupported(Exception):
 
 def came_of(channel: socket.socket) -> str:
     """Waits for an answer."""
-    if not select.select([channel], [], [], PATIENCE)[0]:
+    if not readable(channel, PATIENCE):
         return "silent"
     try:
         return "answered" if channel.recv(1 << 16) else "eof"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -72,8 +75,8 @@ def test_a_policy_judges_here(kind: str, request: pytest.FixtureRequest) -> None
 def test_an_agent_that_does_not_answer(scene: Scene) -> None:
     agent = scene.agent("web")
     with pytest.raises(Silent):
-        agent.call(os.read, os.pipe()[0] + 100, 1, patience=0.0)
-    agent.close()
+        agent.call(time.sleep, 60, patience=0.1)
+    scene.rest()
 
 
 def test_what_a_function_raises_comes_back(scene: Scene) -> None:
@@ -91,3 +94,34 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
         assert top.is_dir()
     assert not top.exists()
     assert not Path(f"/proc/{agent.pid}").exists()
+
+
+def held() -> tuple[set[tuple[str, str]], set[str]]:
+    """The descriptors that this process has open, with what they are, and its children."""
+    own = Path("/proc/self/fd")
+    numbers = os.listdir(own)  # among them that of this listing itself, which is gone
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {(n, os.readlink(own / n)) for n in numbers if (own / n).is_symlink()}, set(children)
+
+
+def test_a_scene_leaves_no_descriptors_and_no_children(tmp_path: Path) -> None:
+    """Nor do agents and programs once they rest, also where they end in the middle of a call: hundreds of tests share a process."""
+    before = held()
+    with Scene(tmp_path) as made:
+        alone = held()
+        for _ in range(2):
+            api, web = made.agent("api"), made.agent("web")
+            made.start("api", "sleep", "60", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            api.call(recorder.start, recorder.Listening("::", PORT))
+            with made.loaded(POLICY):
+                made.events()
+            api.begin(os.kill, api.pid, signal.SIGKILL)
+            with pytest.raises(Silent):
+                api.result()
+            with pytest.raises(Silent):
+                api.call(raw.statuses, b"more than is written at once" * 10_000)
+            with pytest.raises(Silent):
+                web.call(time.sleep, 60, patience=0.0)
+            made.rest()
+            assert held() == alone
+    assert held() == before

@@ -5,11 +5,12 @@ Called in an agent. Only what the tests need: no retransmission, no window, no c
 from __future__ import annotations
 
 import random
-import select
 import socket
 import struct
 import time
 from dataclasses import dataclass
+
+from tests.l7.waiting import readable
 
 ETH_P_IP = 0x0800
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
@@ -68,7 +69,7 @@ class HandMade:
     def next(self, end: float) -> tuple[int, int, int, bytes] | None:
         """The next segment of the peer: flags, sequence, acknowledged, data; None at `end` (monotonic)."""
         while (left := end - time.monotonic()) > 0:
-            if not select.select([self._socket], [], [], left)[0]:
+            if not readable(self._socket, left):
                 return None
             packet, (_, _, kind, *_) = self._socket.recvfrom(1 << 16)
             if kind == socket.PACKET_OUTGOING or len(packet) < 40 or packet[9] != socket.IPPROTO_TCP:

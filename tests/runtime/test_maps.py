@@ -1,6 +1,8 @@
 """Protects typed map access: batches, full tables, per-CPU sums, and TEST_RUN for each program type."""
 
+import os
 import struct
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,12 +17,23 @@ def u32(number: int) -> bytes:
     return struct.pack("<I", number)
 
 
-def returning(program_type: int, code: int) -> int:
-    """A program that returns `code`."""
-    instructions = struct.pack("<BBhiBBhi", 0xB7, 0, 0, code, 0x95, 0, 0, 0)
-    fd = lib().bpf_prog_load(program_type, b"constant", b"GPL", instructions, 2, ffi.NULL)
-    assert fd > 0
-    return int(fd)
+Returning = Callable[[int, int], int]
+
+
+@pytest.fixture
+def returning() -> Iterator[Returning]:
+    """Loads a program of a type that returns a code, for the test."""
+    made: list[int] = []
+
+    def load(program_type: int, code: int) -> int:
+        instructions = struct.pack("<BBhiBBhi", 0xB7, 0, 0, code, 0x95, 0, 0, 0)
+        made.append(lib().bpf_prog_load(program_type, b"constant", b"GPL", instructions, 2, ffi.NULL))
+        assert made[-1] > 0
+        return made[-1]
+
+    yield load
+    for fd in made:
+        os.close(fd)
 
 
 def test_batch_fill_and_walk() -> None:
@@ -49,7 +62,7 @@ def test_per_cpu_values_are_added_up() -> None:
 
 
 @pytest.mark.parametrize(("program_type", "run"), [(3, testrun.run_skb), (8, testrun.run_skb), (6, testrun.run_xdp)])
-def test_test_run_of_each_program_type(program_type: int, run: object) -> None:
+def test_test_run_of_each_program_type(returning: Returning, program_type: int, run: object) -> None:
     frame = bytes(12) + b"\x08\x00" + b"\x45" + bytes(49)
     program = returning(program_type, 1)
     result = run(program, frame, ifindex=1, repeat=2)  # type: ignore[operator]
@@ -58,12 +71,12 @@ def test_test_run_of_each_program_type(program_type: int, run: object) -> None:
     assert programs.program_name(programs.program_id(program)) == "constant"
 
 
-def test_test_run_of_a_short_frame_is_refused() -> None:
+def test_test_run_of_a_short_frame_is_refused(returning: Returning) -> None:
     with pytest.raises(OperationError, match="cannot be test-run"):
         testrun.run_xdp(returning(6, 2), bytes(13))
 
 
-def test_many_frames_are_run_one_after_another_and_refused_ones_told() -> None:
+def test_many_frames_are_run_one_after_another_and_refused_ones_told(returning: Returning) -> None:
     whole = bytes(12) + b"\x08\x00" + b"\x45" + bytes(49)
     skb, xdp = testrun.skb_context(1), testrun.xdp_context(1, len(whole))
     first, second = returning(3, 7), returning(6, 2)

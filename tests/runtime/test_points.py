@@ -106,6 +106,7 @@ def test_foreign_xdp_program_is_refused(machine: Any, artifact: Artifact) -> Non
     with pytest.raises(OperationError, match="XDP program of somebody else"):
         load.load(artifact, "shop", Options(specs=[parse_spec("uplink:vweb+xdp")]))
     os.close(link)
+    os.close(program)
     assert load.load(artifact, "shop", Options(specs=[parse_spec("uplink:vweb+xdp")])).points == ("uplink:vweb+xdp",)
     unload("shop")
 
