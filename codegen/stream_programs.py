@@ -443,7 +443,7 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
             f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, context))
             f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
             _answer_by_skb(f, maps, parts, _answer_length(f, s), cookie)
-        with f.if_(f.ne(s.get("carried"), 0)):
+        with f.if_(f.ne(s.get("carried"), Carried.NOTHING)):
             _give_more(f, parts, s)
         f.ret(SK_DROP)
     else:
@@ -486,12 +486,16 @@ def _answer_length(f: Function, s: Stream) -> Value:
 
 
 def _give_more(f: Function, parts: StreamParts, s: Stream) -> None:
-    """The buffer becomes what a server that has a part of a head may have in place of the rest: a NUL, with which no head ends and who waits goes on waiting
-    until the connection is closed; or, where the client's end follows at once, what no server takes for the rest of a head."""
+    """The buffer becomes what a server that has a part of a request may have in place of the rest: where the client's end follows at once, what no server takes
+    for the rest of a head; where a thread is blocked, or within a body, a NUL, with which no head and no chunk ends, so that who waits goes on waiting until
+    the connection is closed."""
     context = f.args[0]
-    f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
     in_head = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
-    with f.if_(f.both(in_head, s.has("told", Told.ENDED))):
+    ended = f.both(in_head, s.has("told", Told.ENDED))
+    with f.if_(f.both(in_head, f.eq(s.get("carried"), Carried.PART), f.not_(ended))):
+        f.ret(SK_DROP)
+    f.repeat(MOST_CUTS, parts.shorten, http.context_slot(f, context, s.pointer))
+    with f.if_(ended):
         _become(f, parts.spoiler, I32(len(SPOILER)))
         f.ret(SK_PASS)
     _become(f, parts.blank, I32(1))
