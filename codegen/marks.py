@@ -212,25 +212,23 @@ def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:
 
 
 def _ends_in_head(f: Function, maps: Maps, flow: Flow, mark: Value, done: ir.Block) -> None:
-    """Some servers take the end of a stream for the end of a head. So it does not reach one that has a part of a head; where the last part
-    is still to come with it, or before it, the program that judges that is told."""
+    """Some servers take the end of a stream for the end of a head. The program that judges what comes with a client's FIN, or before it, is told of that; what leaves a
+    judged client has been judged, so there the FIN itself is kept back from a server that has a part of a head."""
     s = _stream(f, maps, mark, done)
-    denied = s.has("state", State.POISONED)
-    ends = f.add(flow.get("sequence"), flow.get("payload"))
-    arrives = f.eq(flow.get("direction"), int(Direction.INGRESS))
-    with f.if_(arrives):
-        s.set("approved", f.to(ends, I64))
     s.raise_("told", Told.ENDED)
-    # At a server what comes with the FIN, or before it, may not have been read yet.
-    read = f.either(f.not_(arrives), f.eq(ends, s.get("base")))
-    mode = s.get("mode")
-    within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))
-    has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within, read))
-    with f.if_(has_part):
-        flow.settle(0, int(Reason.L7_MALFORMED))
-        with f.if_(denied):
-            flow.raise_flag(Flag.TOLD)
-        f.leave(done)
+    with f.if_else(f.eq(flow.get("direction"), int(Direction.INGRESS))) as (arrives, leaves):
+        with arrives:
+            s.set("approved", f.to(f.add(flow.get("sequence"), flow.get("payload")), I64))
+        with leaves:
+            denied = s.has("state", State.POISONED)
+            mode = s.get("mode")
+            within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))
+            has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within))
+            with f.if_(has_part):
+                flow.settle(0, int(Reason.L7_MALFORMED))
+                with f.if_(denied):
+                    flow.raise_flag(Flag.TOLD)
+                f.leave(done)
 
 
 def _closing(f: Function, maps: Maps, flow: Flow, mark: Value, judged_way: Value, done: ir.Block) -> None:

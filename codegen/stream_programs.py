@@ -214,7 +214,9 @@ def build_verdict(
     f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
     s = stream_of(f, maps, hook)
     size = SKB_LEN if arrives else MSG_SIZE
-    with f.if_(f.eq(f.load(f.args[0], I32, size), 0)):  # a FIN
+    with f.if_(f.eq(f.load(f.args[0], I32, size), 0)):
+        if arrives:
+            _end_of_client(f, parts, s)
         f.ret(SK_PASS)
     end = f.b.append_basic_block("end")
     with f.if_(s.has("state", State.POISONED)):
@@ -261,6 +263,18 @@ def build_verdict(
         f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
     _pass_or_deny(f, maps, parts, s, arrives)
     f.close()
+
+
+def _end_of_client(f: Function, parts: StreamParts, s: Stream) -> None:
+    """The client's FIN, which comes as an empty buffer. Some servers take the end of a stream for that of a head: one that has a part of a head is given more of it
+    than it can take."""
+    mode = s.get("mode")
+    with f.if_(f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))):
+        with f.if_(f.not_(s.has("state", State.POISONED))):
+            s.set("carried", int(Carried.PART))
+            f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
+        with f.if_(f.both(s.has("state", State.POISONED), f.ne(s.get("carried"), Carried.NOTHING))):
+            _become(f, parts.spoiler, I32(len(SPOILER)))
 
 
 def _note_carried(f: Function, maps: Maps, s: Stream, arrives: bool) -> None:

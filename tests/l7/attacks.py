@@ -70,6 +70,15 @@ def upload_without_waiting(address: str, port: int, head: bytes, body: bytes) ->
         return channel.recv(1 << 16) if readable(channel, PATIENCE) else b""
 
 
+def fin_behind(address: str, port: int, part: bytes) -> str:
+    """The FIN some time behind a part of a request."""
+    with socket.create_connection((address, port)) as channel:
+        channel.send(part)
+        time.sleep(0.1)
+        channel.shutdown(socket.SHUT_WR)
+        return came_of(channel)
+
+
 def rest_with_fin(address: str, port: int, request: bytes, at: int) -> str:
     """The end of a request in one segment with the FIN."""
     with socket.create_connection((address, port)) as channel:

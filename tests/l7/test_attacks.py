@@ -130,6 +130,14 @@ def test_a_part_of_a_head_with_a_fin_does_not_end_it(ingress: Scene) -> None:
     assert all(c.end != "eof" or c.data.endswith(SPOILER) for c in server.connections())
 
 
+def test_a_client_that_ends_within_a_head_frees_its_place(ingress: Scene) -> None:
+    server, web = Server(ingress), ingress.agent("web")
+    for at in (1, 20, len(ALLOWED) - 1):
+        web.call(attacks.fin_behind, server.address, server.port, ALLOWED[:at])
+    assert [(c.end, c.data.endswith(SPOILER)) for c in server.connections()] == [("eof", True)] * 3
+    assert server.targets() == []
+
+
 @pytest.mark.parametrize(
     ("condition", "header"),
     [('header "X-Token" "good"', b"X-Token: bad"), ('header "X-Token" "good"', b"X-Other: a"), ('header "X-Evil" absent', b"X-Evil: a")],
