@@ -11,30 +11,36 @@ WEBSOCKET = (
 )
 
 
-def with_requests(base: str, paths: list[str]) -> list[int]:
-    """The statuses of GETs in one session; 0 where the connection broke."""
-    import requests  # type: ignore[import-untyped, unused-ignore]
+CLOSED = "closed"  # in place of a status: the connection was closed or reset without an answer
 
-    found = []
+
+def with_requests(base: str, paths: list[str]) -> list[int | str]:
+    """The statuses of GETs in one session; for want of one `CLOSED`, or the name of the error."""
+    import requests  # type: ignore[import-untyped, unused-ignore]
+    import urllib3
+
+    found: list[int | str] = []
     with requests.Session() as session:
         for path in paths:
             try:
                 found.append(session.get(base + path, timeout=5).status_code)
-            except requests.ConnectionError:
-                found.append(0)
+            except requests.RequestException as error:
+                closed = isinstance(next(iter(error.args), None), urllib3.exceptions.ProtocolError)
+                found.append(CLOSED if closed else type(error).__name__)
     return found
 
 
-def with_httpx(base: str, paths: list[str]) -> list[int]:
+def with_httpx(base: str, paths: list[str]) -> list[int | str]:
     import httpx
 
-    found = []
+    found: list[int | str] = []
     with httpx.Client() as client:
         for path in paths:
             try:
                 found.append(client.get(base + path, timeout=5).status_code)
-            except httpx.TransportError:
-                found.append(0)
+            except httpx.TransportError as error:
+                closed = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+                found.append(CLOSED if closed else type(error).__name__)
     return found
 
 

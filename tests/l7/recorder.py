@@ -109,12 +109,20 @@ class _Reader:
         self._channel, self._seen, self._held = channel, seen, b""
 
     def _more(self) -> bool:
-        piece = self._channel.recv(1 << 16)
+        piece = self._piece()
         self._seen.data += piece
         self._held += piece
         if not piece:
             self._seen.end = "eof"
         return bool(piece)
+
+    def _piece(self) -> bytes:
+        """Goes on waiting where a denial ends recv() without a byte: who closes then may do so before the 403 has left (docs/l7.md)."""
+        while True:
+            try:
+                return self._channel.recv(1 << 16)
+            except BlockingIOError:
+                continue
 
     def _line(self) -> bytes | None:
         while b"\n" not in self._held:
