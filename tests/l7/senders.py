@@ -109,8 +109,8 @@ def under_tls_ulp(address: str, port: int, payload: bytes) -> str:
     def send(channel: socket.socket, payload: bytes) -> None:
         try:
             channel.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
-        except OSError as error:
-            raise Unsupported(f"TCP_ULP tls: {error.strerror}") from None
+        except FileNotFoundError:
+            raise Unsupported("TCP_ULP tls: the kernel has no kernel TLS") from None
         channel.sendall(payload)
 
     return _through(address, port, payload, send)

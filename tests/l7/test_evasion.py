@@ -44,7 +44,9 @@ def trying(e: Evasion, scene: Scene, **more: object) -> evasion.Outcome:
     try:
         return attempt(e, scene, next(PORTS), **more)  # type: ignore[arg-type]
     except senders.Unsupported as reason:
-        pytest.xfail(f"not on this kernel: {reason}")
+        # Kernels are built without kernel TLS; a way that every other kernel has must not go untried (tests/conftest.py).
+        give_up = pytest.xfail if e.name == "TCP_ULP" else pytest.skip
+        give_up(f"not on this kernel: {reason}")
 
 
 @pytest.mark.parametrize(("way", "version"), FREE)
