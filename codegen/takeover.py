@@ -14,7 +14,7 @@ from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, V
 from policyc.codegen.maps import Maps
 from policyc.codegen.marks import NO_EXIST, expect, make_mark, not_expected, remove_mark
 from policyc.codegen.records import CONFIG_STATE
-from policyc.codegen.stream import TUPLE_END, State, Stream
+from policyc.codegen.stream import TUPLE_END, Carried, State, Stream
 from policyc.codegen.stream_programs import StreamParts, program, tail_call
 from policyc.codegen.stream_rules import Found
 from policyc.ir.flat import ServiceSet
@@ -40,7 +40,7 @@ REMOTE_PORT, LOCAL_PORT, IS_FULLSOCK, RCV_NXT, SND_NXT, SND_UNA, SOCKET = 64, 68
 NEAREST = 1 << 31
 AF_INET = 2
 TCP_CLOSED = 7
-SOL_SOCKET, SO_KEEPALIVE = 1, 9
+SOL_SOCKET, SO_KEEPALIVE, SO_RCVLOWAT = 1, 9, 18
 SOL_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT = 6, 4, 5, 6
 MAPPED = 0xFFFF0000  # the third word of ::ffff:0:0/96, network order
 PASSED = 1
@@ -228,3 +228,8 @@ def _close(f: Function, s: Stream) -> None:
     options = ((SOL_TCP, TCP_KEEPIDLE), (SOL_TCP, TCP_KEEPINTVL), (SOL_TCP, TCP_KEEPCNT), (SOL_SOCKET, SO_KEEPALIVE))
     for level, option in options:
         f.helper(Helper.SETSOCKOPT, f.args[0], I32(level), I32(option), value, I32(4))
+    # The kernel counts bytes that were denied as not read yet, and would tell those who ask that there are some, again and again. Whoever is blocked must
+    # not be woken, which this could do.
+    with f.if_(f.ne(s.get("carried"), Carried.AWAITED)):
+        f.store(value, 0x7FFFFFFF, I32)
+        f.helper(Helper.SETSOCKOPT, f.args[0], I32(SOL_SOCKET), I32(SO_RCVLOWAT), value, I32(4))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from policyc.codegen.stream_programs import SPOILER
-from tests.l7 import attacks, recorder, servers, wire
+from tests.l7 import attacks, pollers, recorder, servers, wire
 from tests.l7.agent import Agent
 from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
 from tests.l7.place import SPARE, Scene, link_address
@@ -154,6 +154,18 @@ def test_what_was_judged_is_not_served_for_the_head_that_was_denied(
         for whole in (request, request[:-1]):
             web.call(attacks.rests_with_fin, scene.address("api"), server.port, whole, range(1, len(whole)))
         assert server.settled() == {}
+
+
+@pytest.mark.parametrize(
+    "payload", [FORBIDDEN, FORBIDDEN.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 800 + b"\r\n\r\n"), ALLOWED + FORBIDDEN],
+    ids=["short", "long", "behind an allowed one"],
+)  # fmt: skip
+def test_an_event_loop_is_not_kept_busy_by_what_was_denied(ingress: Scene, payload: bytes) -> None:
+    """The kernel counts denied bytes as not read (`copied_seq`): epoll would tell of them until the connection is closed."""
+    server, port = ingress.agent("api"), next(PORTS)
+    server.call(pollers.start, port, 1.5)
+    ingress.agent("web").call(attacks.connected, ingress.address("api"), port, payload)
+    assert server.call(pollers.in_vain, 5.0) < 5
 
 
 # --- answers, and changes of policy ----------------------------------------------------------------------------------------
