@@ -62,6 +62,8 @@ _FIELDS: list[tuple[str, int]] = [
     ("answers", 1),  # it may have an answer of a server, to a stream whose cookie stands in `best`
     ("streams_only", 1),  # at a cgroup whose endpoint is judged at its interface: only whether the stream is seen
     ("payload_at", 4),  # where in the buffer TCP's payload begins
+    ("seen", 1),  # Saw: why its stream is not seen
+    ("pad", 7),
 ]
 
 

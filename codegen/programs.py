@@ -21,7 +21,7 @@ from policyc.artifact.layout import (
     Reason,
     State,
 )
-from policyc.codegen import direct, known, parse, recent, state
+from policyc.codegen import direct, known, mptcp, parse, recent, state
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import (
     SKB_IFINDEX,
@@ -202,6 +202,8 @@ class _ProgramBuilder:
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
         self._watch()
+        if self.parts.streams is not None and traits.context is not Context.XDP:
+            mptcp.look(f, self.context, flow, 0 if traits.context is Context.CGROUP else direct.ETHERNET_BYTES)
         leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()

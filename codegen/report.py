@@ -174,6 +174,7 @@ def _emit(f: Function, maps: Maps, flow: Flow, suppressed: Var) -> None:
                 "ifindex",
                 "length",
                 "protocol",
+                "seen",
             ):
                 put(name, flow.get(name))
             put("peer_class", f.to(flow.get("peer_class"), I8))

@@ -21,7 +21,7 @@ from policyc.artifact.layout import (
 )
 from policyc.artifact.manifest import ManifestEntry, ManifestRule
 from policyc.artifact.reader import Artifact
-from policyc.artifact.stream_layout import STREAM_EVENT_HOOK, StreamHook
+from policyc.artifact.stream_layout import STREAM_EVENT_HOOK, Saw, StreamHook
 from policyc.diagnostics import OperationError
 from policyc.model import Direction
 from policyc.runtime import addresses, requests, streams
@@ -248,6 +248,7 @@ class Event:
     direction: Direction
     allowed: bool
     reason: Reason
+    saw: Saw  # why its stream is not seen
     rule: ManifestRule | None
     audit_allowed: bool | None
     audit_reason: Reason | None
@@ -383,6 +384,7 @@ class EventReader:
             direction=direction,
             allowed=bool(f["verdict"]),
             reason=_reason(f["reason"]),
+            saw=requests.saw(f["seen"]),
             rule=self._rule(f["rank"]),
             audit_allowed=bool(f["audit_verdict"]) if differs else None,
             audit_reason=_reason(f["audit_reason"]) if differs else None,

@@ -169,12 +169,13 @@ NOT_DIFFERENT = 255  # `audit_verdict` and `audit_reason` of an event whose pros
 # One event. direction, hook, verdict (1 allow, 0 deny), reason; then the prospective verdict and reason where audit makes
 # them differ (NOT_DIFFERENT where not); class of the peer (PeerClassCode); address family (4, 6); addresses are source and destination as in
 # the packet (IPv4: 4 bytes, then zeros), ports network order (icmp: type, code, 0, 0).
-EVENT = struct.Struct("<Q 8B III III B3x 16s 16s 2s2s I 4x")
+EVENT = struct.Struct("<Q 8B III III BB2x 16s 16s 2s2s I 4x")
 EVENT_FIELDS = (
     "time_ns", "direction", "hook", "verdict", "reason", "audit_verdict", "audit_reason", "peer_class", "family",
     "rank", "audit_rank", "count",  # rule ranks (NO_RULE); packets this event stands for
     "subject", "peer", "ifindex",  # endpoint indices; device
-    "protocol", "source", "destination", "source_port", "destination_port", "length",
+    "protocol", "seen",  # stream_layout.Saw
+    "source", "destination", "source_port", "destination_port", "length",
 )  # fmt: skip
 
 

@@ -77,6 +77,7 @@ class Saw(IntEnum):
     CONFIGURATION = 19
     UNFINISHED = 20
     UNFOLLOWED = 21
+    MPTCP = 22  # of a packet
 
     @property
     def words(self) -> str:
@@ -106,6 +107,7 @@ SAW_WORDS = {
     Saw.CONFIGURATION: "policy replaced twice within a request",
     Saw.UNFINISHED: "end of the stream within a head",
     Saw.UNFOLLOWED: "sent bytes that were not judged",
+    Saw.MPTCP: "MPTCP",
 }
 
 NO_ENTRY = 0xFFFFFFFF

@@ -108,7 +108,7 @@ def _line(event: Event) -> str:
         f"({_who(event.source)}) => ({_who(event.destination)})",
         event.service,
         verdict,
-        event.reason.word,
+        event.reason.word + (f" ({event.saw.words})" if event.saw.words else ""),
         event.rule.ref if event.rule else "-",
         str(event.rule.span) if event.rule else "-",
         f"{event.direction.word} {_end(event.source.address, event.source_port)}"
@@ -152,6 +152,7 @@ def _document(event: Event) -> dict[str, Any]:
         "direction": event.direction.word,
         "verdict": "allow" if event.allowed else "deny",
         "reason": event.reason.word,
+        "saw": event.saw.words or None,
         **_rule(event.rule),
         "src": request_lines.side(event.source, event.source_port),
         "dst": request_lines.side(event.destination, event.destination_port),

@@ -86,3 +86,11 @@ def test_is_refused(scene: Scene, judge: Judge, way: Evasion, version: int) -> N
     outcome = trying(way, scene, version=version, load=load)
     assert not outcome.through, outcome
     assert FORBIDDEN not in outcome.data, outcome  # but for its last byte: what was sent before that was delivered
+
+
+@pytest.mark.parametrize("judge", JUDGES, indirect=True, ids=str)
+def test_mptcp_is_told(scene: Scene, judge: Judge) -> None:
+    scene.events()
+    assert not trying(EVASIONS["MPTCP"], scene).through
+    told = [(e["reason"], e["saw"]) for e in scene.events() if e["type"] == "l3-l4" and e["verdict"] == "deny"]
+    assert ("l7-not-seen", "MPTCP") in told

@@ -7,6 +7,7 @@ import json
 
 from policyc.artifact.layout import Reason
 from policyc.artifact.reader import Artifact
+from policyc.artifact.stream_layout import Saw
 from policyc.cli import monitor
 from policyc.model import Direction
 from policyc.runtime.query import Event
@@ -20,6 +21,7 @@ def event(artifact: Artifact) -> Event:
         direction=Direction.INGRESS,
         allowed=True,
         reason=Reason.RULE,
+        saw=Saw.NOTHING,
         rule=rules[0],
         audit_allowed=None,
         audit_reason=None,
