@@ -64,10 +64,11 @@ ENTRY_FLAGS_SHIFT, ENTRY_INDEX_SHIFT = 32, 40
 
 
 class RuleWord(IntEnum):
-    RANK = 0
-    COMPONENT = 1
-    LIMIT = 2
-    VECTORS = 3
+    """A rule with a block in `rules`; 4 words."""
+
+    COMPONENT = 0
+    LIMIT = 1
+    VECTORS = 2
 
 
 SET_WORDS = 16  # of a set of rules: how many, rank + 1 of the first without a block, then their numbers
@@ -168,7 +169,7 @@ class HttpData:
         return index
 
     def _rule(self, rank: int, component: int, limit: int) -> list[int]:
-        return [rank, component, limit, self._vector((self.http.components[component].rules[rank],))]
+        return [component, limit, self._vector((self.http.components[component].rules[rank],)), 0]
 
     def _sets(self, sets: dict[StreamRules | None, int]) -> list[int]:
         words: list[int] = []

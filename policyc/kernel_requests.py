@@ -8,16 +8,11 @@ from typing import Any, Literal
 from policyc.answers import Outcome, RequestAnswer, shown_before, shown_host, shown_method, shown_path
 from policyc.artifact.layout import NO_RULE, NOT_DIFFERENT, Reason
 from policyc.artifact.manifest import Manifest
-from policyc.artifact.stream_layout import HOST_BYTES, NO_ENTRY, Answer, Saw
+from policyc.artifact.stream_layout import HOST_BYTES, NO_ENTRY, Saw
 from policyc.model import HttpEntry, PolicySet, Rule
 from policyc.runtime import requests
 
 MALFORMED = Reason.L7_MALFORMED.word
-ANSWERS: dict[Answer, Literal["403", "closed"] | None] = {
-    Answer.NONE: None,
-    Answer.FORBIDDEN: "403",
-    Answer.CLOSED: "closed",
-}
 
 
 class Reports:
@@ -49,7 +44,7 @@ class Reports:
         found = requests.saw(f["saw"]) if MALFORMED in (outcome.reason, audit and audit.reason) else Saw.NOTHING
         saw = found if outcome.reason == MALFORMED else Saw.NOTHING
         shown = (shown_method(method, f["method_length"]), shown_path(path, f["path_length"]), shown_host(host, length))
-        answer = ANSWERS[requests.answer(f["answer"])]
+        answer = requests.answer(f["answer"]).word
         return RequestAnswer(outcome, answer, *shown_before(found, shown), audit, saw)
 
     @staticmethod

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import Literal
 
 from policyc.artifact.layout import CT4_KEY, CT6_KEY, EVENT, EVENT_FIELDS, MapSpec
 
@@ -50,6 +51,17 @@ class Answer(IntEnum):
     NONE = 0  # nothing was sent in the request's place
     FORBIDDEN = 1  # 403
     CLOSED = 2  # the connection is closed without an answer
+
+    @property
+    def word(self) -> Literal["403", "closed"] | None:
+        return ANSWER_WORDS[self]
+
+
+ANSWER_WORDS: dict[Answer, Literal["403", "closed"] | None] = {
+    Answer.NONE: None,
+    Answer.FORBIDDEN: "403",
+    Answer.CLOSED: "closed",
+}
 
 
 class Saw(IntEnum):

@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from policyc.artifact.layout import Reason
-from policyc.artifact.stream_layout import Answer
 
 if TYPE_CHECKING:
     from policyc.runtime.requests import Decision, Request
     from policyc.runtime.sides import Side
 
-ANSWERS = {Answer.NONE: None, Answer.FORBIDDEN: "403", Answer.CLOSED: "closed"}
-
 
 def line(request: Request) -> str:
     """`([app=web]) => ([app=api]) http GET http://api/items Forwarded  shop.pol:12:3`."""
     head = f"({_who(request.source)}) => ({_who(request.destination)}) http {str(request.method) or '-'} {request.url}"
-    parts = [head, _verdict(request.decision, request), ANSWERS[request.answer] or ""]
+    parts = [head, _verdict(request.decision, request), request.answer.word or ""]
     text = " ".join(p for p in parts if p) + f"  {request.decision.span or '-'}"
     if request.audit is not None:
         text += f"  audit: would be {_verdict(request.audit, request)} {request.audit.span or '-'}"
@@ -60,7 +57,7 @@ def document(request: Request) -> dict[str, Any]:
             "path": request.path.truncated,
         },
         "minor": request.minor,
-        "answer": ANSWERS[request.answer],
+        "answer": request.answer.word,
         "saw": request.saw.words or None,
         "audit": _decision(request.audit) if request.audit is not None else None,
     }

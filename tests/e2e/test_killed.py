@@ -1,34 +1,24 @@
 """Protects a machine whose `policyc` is killed: SIGKILL before each system call by which a command changes something. After it
 every packet is judged as before the command or as after it, and the next command mends what is left, whichever it is.
 
-Each run takes a sample of these moments; `make test-kill` takes all of them (`POLICYC_KILL_POINTS=all`; a number: so many
-a case; `POLICYC_KILL_SEED` repeats a sample)."""
+Each run takes a sample of these moments, `make test-kill` all of them (`kill_points.py`)."""
 
 from __future__ import annotations
 
-import os
-import random
-import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import kill_points
 import pytest
-from operation import ROOT, UDP_ECHO, Operator, Prober, Site, address, endpoint
+from operation import UDP_ECHO, Operator, Prober, Site, address, endpoint
 from private_network import end_process
 from test_loads import Machine
 
 pytestmark = pytest.mark.bpf
-
-CALLS = "bpf,mount,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,sendto,sendmsg,write,ftruncate"
-LINE = re.compile(r"(?P<call>\w+)\(")
-MADE = re.compile(r"bpf\(BPF_(PROG_LOAD|MAP_CREATE|BTF_LOAD)")  # what these make goes with the process
-POINTS = os.environ.get("POLICYC_KILL_POINTS", "2")
-SEED = int(os.environ.get("POLICYC_KILL_SEED") or random.randrange(1 << 32))
 
 COMMON = """\
 policy web for {{ app == web }} {{ egress {{ allow to any on tcp, udp/5353, udp/5454 }} }}
@@ -78,35 +68,6 @@ class Bench:
     operator: Operator
     machine: Machine
     prober: Prober
-
-    def traced(self, case: Case) -> list[tuple[str, int]]:
-        """Runs the command under strace; its system calls in order, each with its count so far of that name."""
-        log = self.operator.folder / "trace"
-        self._strace(["-o", str(log), "-e", f"trace={CALLS}"], case.command, 0)
-        counts: Counter[str] = Counter()
-        points = []
-        for line in log.read_text(errors="replace").splitlines():
-            if match := LINE.match(line):
-                counts[match["call"]] += 1
-                if not MADE.match(line):
-                    points.append((match["call"], counts[match["call"]]))
-        return points
-
-    def kill(self, case: Case, point: tuple[str, int]) -> bool:
-        """Runs the command and kills it; whether it came that far."""
-        call, count = point
-        inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={count}"]
-        return self._strace(["-o", "/dev/null", *inject], case.command, None) != 0
-
-    def _strace(self, options: list[str], command: list[str], code: int | None) -> int:
-        policyc = [sys.executable, "-m", "policyc", *command]
-        full = self.operator.namespace.command("strace", *options, *policyc)
-        done = subprocess.run(
-            full, env=self.operator.environment, capture_output=True, text=True, timeout=180, cwd=ROOT
-        )
-        assert code is None or done.returncode == code, done.stderr
-        assert done.returncode in (0, -9, 137), done.stderr
-        return done.returncode
 
     def run(self, command: list[str]) -> None:
         """A command of which nothing is left is undone by another that may have had to do nothing."""
@@ -176,18 +137,16 @@ def test_killed(bench: Bench, policy: Callable[[str], Path], cgroup: Path, name:
     case = cases(bench.operator, policy, cgroup)[name]
     for command in case.begin:
         bench.run(command)
-    points = bench.traced(case)
+    points = kill_points.traced(bench.operator, case.command)
     outcome(bench.prober, [case.after])
     for command, then in case.mends[0][-1:]:
         bench.run(command)
         outcome(bench.prober, [then])
-    chosen = points
-    if POINTS != "all":
-        chosen = random.Random(f"{SEED} {name}").sample(points, min(int(POINTS), len(points)))
+    chosen = kill_points.sample(points, name)
     for number, point in enumerate(chosen):
-        told = f"seed {SEED}, {name}: killed before call {point[1]} of {point[0]}, {number + 1} of {len(chosen)}"
+        told = f"{kill_points.told(name, point)}, {number + 1} of {len(chosen)}"
         bench.watch(case.before, case.after)
-        bench.kill(case, point)
+        kill_points.kill(bench.operator, case.command, point)
         try:
             outcome(bench.prober, case.legal)
             assert bench.prober.wrongs() == 0

@@ -1,21 +1,17 @@
 """Protects a machine with L7 rules whose `policyc` is killed before a system call by which a command changes something: no request
 passes that neither the state before nor the one after allows, and the next command mends what is left.
 
-Samples and seeds as in `test_killed`."""
+Moments as in `test_killed`."""
 
 from __future__ import annotations
 
-import random
 import shutil
 import subprocess
-import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import kill_points
 import pytest
-from operation import ROOT
-from test_killed import CALLS, LINE, MADE, POINTS, SEED
 
 from tests.e2e import talker
 from tests.e2e.test_streams import DENIED, OPEN, PRIVATE, PUBLIC, leftovers, status
@@ -75,27 +71,6 @@ def cases(scene: Scene) -> dict[str, Case]:
     }
 
 
-def strace(scene: Scene, options: list[str], command: list[str]) -> int:
-    full = scene.operator.namespace.command("strace", *options, sys.executable, "-m", "policyc", *command)
-    done = subprocess.run(full, env=scene.operator.environment, capture_output=True, text=True, timeout=180, cwd=ROOT)
-    assert done.returncode in (0, -9, 137), done.stderr
-    return done.returncode
-
-
-def traced(scene: Scene, command: list[str]) -> list[tuple[str, int]]:
-    """Runs the command; its system calls in order, each with its count so far of that name."""
-    log = scene.folder / "trace"
-    strace(scene, ["-o", str(log), "-e", f"trace={CALLS}"], command)
-    counts: Counter[str] = Counter()
-    points = []
-    for line in log.read_text(errors="replace").splitlines():
-        if match := LINE.match(line):
-            counts[match["call"]] += 1
-            if not MADE.match(line):
-                points.append((match["call"], counts[match["call"]]))
-    return points
-
-
 def outcome(scene: Scene, web: Agent, patience: float = 3.0) -> Outcome:
     """Each on a connection of its own."""
     found = []
@@ -136,16 +111,12 @@ def test_killed(scene: Scene, web: Agent, name: str) -> None:
         assert outcome(scene, web) == case.before
 
     begin()
-    points = traced(scene, case.command)
+    points = kill_points.traced(scene.operator, case.command)
     assert outcome(scene, web) == case.after
-    chosen = points
-    if POINTS != "all":
-        chosen = random.Random(f"{SEED} {name}").sample(points, min(int(POINTS), len(points)))
-    for call, count in chosen:
-        told = f"seed {SEED}, {name}: killed before call {count} of {call}"
+    for point in kill_points.sample(points, name):
+        told = kill_points.told(name, point)
         begin()
-        inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={count}"]
-        strace(scene, ["-o", "/dev/null", *inject], case.command)
+        kill_points.kill(scene.operator, case.command, point)
         found = outcome(scene, web, 0.7)
         assert passes_no_more(found, case.before, case.after), f"{told}: {found}"
         mended = cases(scene)["load"].command

@@ -6,19 +6,19 @@ make fuzz CASE=fuzz-7-2.json
 
 from __future__ import annotations
 
-import argparse
-import os
-import secrets
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))  # `tests`, where this file is the program
 
 from packets_differential import Compiler, Loads, Place, Played, compile_text, play
 from place import private_place
 from scenario import Case, draw, ground, read, write
 from shrink import shrink, size
+
+from tests import fuzzing
 
 CASES, PACKETS = 4, 1000  # a policy
 NO_OPS = 12  # the policy of each seed that this divides stands behind no-op rules
@@ -78,23 +78,14 @@ def report(case: Case, place: Place, path: Path, refused: bool) -> None:
 
 
 @dataclass
-class Campaign:
-    """Policies from a seed on, one a seed, with some cases each."""
+class PacketCampaign(fuzzing.Campaign):
+    """Each policy with some cases."""
 
     place: Place
-    folder: Path  # where cases that differ are written
-    policies: int = 0
     packets: int = 0
-    found: int = 0
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def run(self, seed: int, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._one(seed + self.policies)
-            self.policies += 1
-
-    def _one(self, seed: int) -> None:
+    def one(self, seed: int) -> None:
         on = ground(seed, no_ops=seed % NO_OPS == 0)
         bad: list[tuple[int, Case, str]] = []
         cases = [draw(on, seed, part, PACKETS) for part in range(CASES)]
@@ -119,33 +110,10 @@ class Campaign:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="random packets through the kernel and the reference machine")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, help="of the first policy; the next ones count up from it")
-    parser.add_argument("--case", type=Path, help="play this file instead")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where cases that differ are written")
-    given = parser.parse_args()
-    if os.geteuid() != 0:
-        parser.error("it needs root: network namespaces, cgroups and bpf()")
-    try:
-        case = None if given.case is None else read(given.case.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
-        parser.error(f"{given.case} is no case: {wrong}")
-    with private_place() as place:
-        if case is not None:
-            differences = played(case, place).differences
-            print("\n".join(differences) or f"{given.case}: nothing differs")
-            return bool(differences)
-        seed = secrets.randbelow(10**9) if given.seed is None else given.seed
-        print(f"SEED={seed} SECONDS={given.seconds:g}", flush=True)
-        given.folder.mkdir(parents=True, exist_ok=True)
-        campaign = Campaign(place, given.folder)
-        try:
-            campaign.run(seed, given.seconds)
-        except KeyboardInterrupt:
-            print("stopped")
-        print(campaign.summary())
-        return bool(campaign.found)
+    description = "random packets through the kernel and the reference machine"
+    return fuzzing.main(
+        description, read, private_place, lambda case, place: played(case, place).differences, PacketCampaign
+    )
 
 
 if __name__ == "__main__":

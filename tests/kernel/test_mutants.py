@@ -29,12 +29,12 @@ from policyc.model import (
     Policy,
     PolicySet,
     Requirement,
-    Rule,
     Selector,
     Service,
     Tier,
 )
 from policyc.reference import connections, machine, packet, verdict, world
+from tests.wrong_compilers import rules
 
 pytestmark = pytest.mark.bpf
 
@@ -53,16 +53,6 @@ def _case(seed: int, part: int) -> Case:
 
 
 # --- wrong compilers: the right one, of another policy ----------------------------------------------------------------
-
-OfRule = Callable[[Rule], Rule]
-
-
-def rules(change: OfRule) -> Callable[[PolicySet], PolicySet]:
-    def changed(policy: PolicySet) -> PolicySet:
-        made = (replace(p, rules=tuple(change(r) for r in p.rules)) for p in policy.policies)
-        return replace(policy, policies=tuple(made))
-
-    return changed
 
 
 def services(change: Callable[[Service], Service]) -> Callable[[PolicySet], PolicySet]:

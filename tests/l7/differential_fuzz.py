@@ -6,16 +6,14 @@ make fuzz-http CASE=fuzz-http-7-1.json
 
 from __future__ import annotations
 
-import argparse
-import os
-import secrets
-import signal
 import sys
-import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests import fuzzing
 from tests.l7.differential import Difference, Kernel, Played, draw, play
 from tests.l7.differential_case import Case, is_egress, read, write
 from tests.l7.differential_shrink import shrink
@@ -26,23 +24,13 @@ MOST = 3  # cases of one load that are made small
 
 
 @dataclass
-class Campaign:
-    """Policies from a seed on, one a seed. Every second one on IPv6, every third one waits for what it denies to close, every fourth one is the
-    client's."""
+class StreamCampaign(fuzzing.Campaign):
+    """Every second policy on IPv6; every third one waits for what it denies to close, every fourth one is the client's."""
 
     scene: Scene
-    folder: Path
-    policies: int = 0
-    found: int = 0
     played: Played = field(default_factory=Played)
 
-    def run(self, seed: int, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._one(seed + self.policies)
-            self.policies += 1
-
-    def _one(self, seed: int) -> None:
+    def one(self, seed: int) -> None:
         version, egress = 6 if seed % 2 else 4, seed % 4 > 1
         kernel = Kernel(self.scene, version)
         try:
@@ -74,35 +62,20 @@ class Campaign:
         return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="random HTTP streams through the kernel and the reference evaluator")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, help="of the first policy; the next ones count up from it")
-    parser.add_argument("--case", type=Path, help="play this file instead")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where cases that differ are written")
-    given = parser.parse_args()
-    if os.geteuid() != 0:
-        parser.error("it needs root: network namespaces, cgroups and bpf()")
-    try:
-        case = None if given.case is None else read(given.case.read_text())
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
-        parser.error(f"{given.case} is no case: {wrong}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else namespaces and cgroups stay
+@contextmanager
+def _scene() -> Iterator[Scene]:
     with TemporaryDirectory() as folder, Scene(Path(folder), loopback=True) as scene:
-        if case is not None:
-            differences = play(Kernel(scene), [case], True, is_egress(given.case.read_text())).differences
-            print("\n".join(map(str, differences.values())) or f"{given.case}: nothing differs")
-            return bool(differences)
-        seed = secrets.randbelow(10**9) if given.seed is None else given.seed
-        print(f"SEED={seed} SECONDS={given.seconds:g}", flush=True)
-        given.folder.mkdir(parents=True, exist_ok=True)
-        campaign = Campaign(scene, given.folder)
-        try:
-            campaign.run(seed, given.seconds)
-        except KeyboardInterrupt:
-            print("stopped")
-        print(campaign.summary())
-        return bool(campaign.found)
+        yield scene
+
+
+def _again(written: tuple[Case, bool], scene: Scene) -> Iterable[Difference]:
+    case, egress = written
+    return play(Kernel(scene), [case], True, egress).differences.values()
+
+
+def main() -> int:
+    description = "random HTTP streams through the kernel and the reference evaluator"
+    return fuzzing.main(description, lambda text: (read(text), is_egress(text)), _scene, _again, StreamCampaign)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import pytest
 from policyc.artifact.reader import Artifact
 from policyc.codegen import http, http_verdict
 from policyc.kernel_engine import compile_policy
-from policyc.model import Action, HttpBlock, HttpEntry, PolicySet, Rule
+from policyc.model import Action, HttpBlock, HttpEntry, PolicySet
 from tests.l7.differential import Case, Kernel
 from tests.l7.differential_case import ground, of_corpus
 from tests.l7.place import Scene
 from tests.l7.random_splits import every_byte
 from tests.reference import http_corpus as corpus
+from tests.wrong_compilers import rules
 
 pytestmark = pytest.mark.bpf
 
@@ -34,14 +35,7 @@ def streams() -> list[Case]:
 
 
 def blocks(change: Callable[[HttpBlock], HttpBlock]) -> Callable[[PolicySet], PolicySet]:
-    def of_rule(rule: Rule) -> Rule:
-        return rule if rule.http is None else replace(rule, http=change(rule.http))
-
-    def changed(policy: PolicySet) -> PolicySet:
-        made = (replace(p, rules=tuple(map(of_rule, p.rules))) for p in policy.policies)
-        return replace(policy, policies=tuple(made))
-
-    return changed
+    return rules(lambda rule: rule if rule.http is None else replace(rule, http=change(rule.http)))
 
 
 def entries(change: Callable[[HttpEntry], HttpEntry]) -> Callable[[PolicySet], PolicySet]:
