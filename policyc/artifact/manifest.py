@@ -111,6 +111,18 @@ class ProgramBudget:
 
 
 @dataclass(frozen=True)
+class ManifestAutomaton:
+    """One that reads requests. `reads`: which parts of them (`path`, `header x-token`); equal automata are one. `rule`: the rank of the first rule
+    for which it does, None where it does for all. `classes` of bytes that it tells apart; `size`: bytes of its table."""
+
+    reads: tuple[str, ...]
+    rule: int | None
+    states: int
+    classes: int
+    size: int
+
+
+@dataclass(frozen=True)
 class StaticData:
     """A read-only data section whose contents any ELF loader puts into a map of the kernel."""
 
@@ -121,7 +133,7 @@ class StaticData:
 @dataclass(frozen=True)
 class Manifest:
     """`policy` is the document of `policy_json`, still unread; `source_files` are (name, SHA-256) in reading order. `entries` are
-    all entries of L7 blocks; `stream_hooks` is empty where there are none."""
+    all entries of L7 blocks; `automata` and `stream_hooks` are empty where there are none."""
 
     language: int
     compiler: str
@@ -142,6 +154,7 @@ class Manifest:
     policy: Any = field(repr=False)
     stateless: bool = False
     entries: tuple[ManifestEntry, ...] = ()
+    automata: tuple[ManifestAutomaton, ...] = ()
     stream_hooks: tuple[StreamHookProgram, ...] = ()
     minimum_kernel: str = MINIMUM_KERNEL
     mandatory: tuple[str, ...] = MANDATORY
@@ -177,6 +190,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "span_files": list(spans.names),
         "rules": rules,
         "entries": entries,
+        "automata": [vars(a) | {"reads": list(a.reads)} for a in manifest.automata],
         "selectors": [encode_selector(s) for s in manifest.selectors],
         "same_keys": list(manifest.same_keys),
         "groups": [_group_json(g) for g in manifest.groups],
@@ -252,6 +266,7 @@ def from_json(document: Any) -> Manifest:
         source_files=tuple(_file(n) for n in doc.get("source_files").items()),
         rules=rules,
         entries=tuple(_entries(doc, files, len(rules))),
+        automata=tuple(_automata(doc, len(rules))),
         selectors=selectors,
         same_keys=tuple(_texts(doc.get("same_keys"))),
         groups=tuple(_group(n, len(selectors)) for n in doc.get("groups").items()),
@@ -335,6 +350,20 @@ def _entries(doc: Node, files: list[str], rules: int) -> Iterator[ManifestEntry]
             deny=node.get("deny").flag(),
             audit=node.get("audit").flag(),
             span=decode_span(node.get("span"), files),
+        )
+
+
+def _automata(doc: Node, rules: int) -> Iterator[ManifestAutomaton]:
+    for node in _added(doc, "automata"):
+        rule = node.optional("rule")
+        if rule is not None and rule.integer() >= rules:
+            raise rule.error("the rank of a rule")
+        yield ManifestAutomaton(
+            reads=tuple(_texts(node.get("reads"))),
+            rule=None if rule is None else rule.integer(),
+            states=_size(node, "states"),
+            classes=_size(node, "classes"),
+            size=_size(node, "size"),
         )
 
 

@@ -21,6 +21,7 @@ from policyc.artifact.manifest import (
     MANIFEST_SECTION,
     HookProgram,
     Manifest,
+    ManifestAutomaton,
     ManifestEntry,
     ManifestGroup,
     ManifestRule,
@@ -31,6 +32,7 @@ from policyc.artifact.manifest import (
     to_bytes,
 )
 from policyc.artifact.stream_layout import STREAM_SECTIONS, StreamHook, stream_map_specs
+from policyc.ir.http_reads import reads
 from policyc.ir.http_tables import HttpTables
 from policyc.ir.tables import GroupSubject, RankedRule, Tables
 from policyc.model import Action, HttpBlock, PolicySet
@@ -90,6 +92,7 @@ def describe(
             for r in tables.rules
         ),
         entries=entries,
+        automata=_automata(http) if http is not None else (),
         stream_hooks=tuple(stream_hook_program(hook) for hook in StreamHook) if http is not None else (),
         selectors=tables.selectors,
         same_keys=tables.same_keys,
@@ -140,6 +143,13 @@ def _l7(block: HttpBlock | None) -> tuple[bool, bool]:
 
 def _entries(tables: Tables, http: HttpTables, blocks: dict[str, HttpBlock]) -> tuple[ManifestEntry, ...]:
     return tuple(_entry(tables.rules[rank], blocks, rank, number) for rank, number in http.entries)
+
+
+def _automata(http: HttpTables) -> tuple[ManifestAutomaton, ...]:
+    return tuple(
+        ManifestAutomaton(read.parts, read.rule, len(a.outcome), a.width, a.size)
+        for a, read in zip(http.automata, reads(http), strict=True)
+    )
 
 
 def _entry(rule: RankedRule, blocks: dict[str, HttpBlock], rank: int, number: int) -> ManifestEntry:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from policyc.artifact import manifest as manifests
-from policyc.artifact.manifest import Manifest, ManifestGroup, ManifestRule
+from policyc.artifact.manifest import Manifest, ManifestAutomaton, ManifestGroup, ManifestRule
 from policyc.artifact.reader import Artifact, read
 from policyc.cli.output import document, format_option, plain
 from policyc.model import Selector
@@ -17,11 +17,17 @@ from policyc.model import Selector
 @click.argument("artifact", metavar="X.o", type=click.Path(readable=False))
 @format_option
 def command(artifact: str, format_: str) -> None:
-    """Show what an object contains: rules with their lines, selectors, groups, hooks, maps and what it costs."""
+    """Show what an object contains: rules with their lines, automata, selectors, groups, hooks, maps and what it costs."""
     found = read(artifact)
     found.policy  # noqa: B018 - a policy that cannot be read is an error here, not later
     if format_ == "json":
-        document("policyc-inspect", size=len(found.object), manifest=manifests.to_json(found.manifest))
+        automata = {"count": len(found.manifest.automata), **_totals(found.manifest.automata)}
+        document(
+            "policyc-inspect",
+            size=len(found.object),
+            automata=automata,
+            manifest=manifests.to_json(found.manifest),
+        )
         return
     for line in describe(found):
         click.echo(plain(line))
@@ -37,6 +43,7 @@ def describe(artifact: Artifact) -> Iterator[str]:
     yield from (f"    {digest[:16]}  {name}" for name, digest in manifest.source_files)
     yield from _section("rules by rank", _rules(manifest.rules))
     yield from _section("L7 entries", _entries(manifest))
+    yield from _section("automata", _automata(manifest))
     yield from _section("selectors", ([str(i), _selector(s)] for i, s in enumerate(manifest.selectors)))
     yield from _section("same keys", ([str(i), key] for i, key in enumerate(manifest.same_keys)))
     yield from _section("groups", (_group(i, g) for i, g in enumerate(manifest.groups)))
@@ -79,6 +86,26 @@ def _entries(manifest: Manifest) -> Iterator[list[str]]:
     for entry in manifest.entries:
         action = "deny" if entry.deny else "allow"
         yield [manifest.entry_ref(entry), action, str(entry.span), "audit" if entry.audit else ""]
+
+
+def _automata(manifest: Manifest) -> Iterator[list[str]]:
+    """The largest first."""
+    for a in sorted(manifest.automata, key=lambda a: -a.size):
+        where = manifest.rules[a.rule].ref if a.rule is not None else ""
+        yield [
+            ", ".join(a.reads),
+            where,
+            f"{a.states} state{'s' * (a.states != 1)}",
+            f"{a.classes} classes of bytes",
+            f"{a.size} bytes",
+        ]
+    if manifest.automata:
+        total = _totals(manifest.automata)
+        yield ["all", "", f"{total['states']} states", "", f"{total['size']} bytes"]
+
+
+def _totals(automata: Sequence[ManifestAutomaton]) -> dict[str, int]:
+    return {"states": sum(a.states for a in automata), "size": sum(a.size for a in automata)}
 
 
 def _selector(selector: Selector) -> str:

@@ -54,6 +54,11 @@ class Automaton:
     outcome: tuple[int, ...]
     start: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of read-only data."""
+        return len(self.classes) + len(self.decoded) + 2 * (len(self.next) + len(self.outcome))
+
 
 @dataclass(frozen=True)
 class HttpEntryRecord:
