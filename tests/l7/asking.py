@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
+import subprocess
+from collections.abc import Sequence
 
 WEBSOCKET = (
     b"GET /live HTTP/1.1\r\nHost: api\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -11,6 +14,7 @@ WEBSOCKET = (
 )
 
 
+CLOSED_BY = ("ECONNRESET", "EPIPE", "EOF", "connection reset by peer")
 CLOSED = "closed"  # in place of a status: the connection was closed or reset without an answer
 
 
@@ -42,6 +46,12 @@ def with_httpx(base: str, paths: list[str]) -> list[int | str]:
                 closed = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
                 found.append(CLOSED if closed else type(error).__name__)
     return found
+
+
+def with_program(command: Sequence[str], base: str, paths: list[str]) -> list[int | str]:
+    """The same by a program that takes them as arguments and prints a JSON list; errors by the names that `CLOSED_BY` has for a connection closed."""
+    done = subprocess.run([*command, base, *paths], capture_output=True, text=True, timeout=30, check=True)
+    return [CLOSED if one in CLOSED_BY else one for one in json.loads(done.stdout)]
 
 
 def over_websocket(address: str, port: int, sent: list[bytes]) -> list[bytes]:

@@ -25,7 +25,8 @@ from tests.l7.place import Scene
 
 T = TypeVar("T")
 PROGRAMS = Path(__file__).parent / "programs"
-NAMES = ("nginx", "python", "node", "go")
+NAMES = ("nginx", "python", "node", "go")  # whose readings of the corpus are compared
+OTHERS = ("gunicorn", "uvicorn")
 # Whose threads are blocked in recv(): at a denial they get EAGAIN, take it for the end and close. Where that comes before the kernel has
 # sent the 403, the 403 is lost (docs/l7.md).
 BLOCKING = {"python"}
@@ -119,9 +120,9 @@ def _nginx(
     host: str, port: int, log: Path, folder: Path, workers: int = 0, reuseport: bool = False, logs: bool = True
 ) -> list[str]:
     """Without `workers` it is one process; with them each has a listening socket of its own if `reuseport`."""
-    program = _program("nginx")
+    program = installed("nginx")
     (folder / "root" / "files").mkdir(parents=True)
-    where = f"[{host}]" if ":" in host else host
+    where = _in_url(host)
     options = " reuseport" * reuseport + " ipv6only=off" * (":" in host)
     config = folder / "nginx.conf"
     config.write_text(
@@ -143,15 +144,51 @@ def _python(host: str, port: int, log: Path, folder: Path) -> list[str]:
 
 
 def _node(host: str, port: int, log: Path, folder: Path) -> list[str]:
-    return [_program("node"), str(PROGRAMS / "node_server.js"), host, str(port), str(log)]
+    return [installed("node"), str(PROGRAMS / "node_server.js"), host, str(port), str(log)]
 
 
 def _go(host: str, port: int, log: Path, folder: Path, mptcp: bool = False, proxy: str = "") -> list[str]:
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = f"{_in_url(host)}:{port}"
     return [str(built_go_server()), f"-mptcp={'true' if mptcp else 'false'}", f"-proxy={proxy}", where, str(log)]
 
 
-STARTERS: dict[str, Callable[..., list[str]]] = {"nginx": _nginx, "python": _python, "node": _node, "go": _go}
+def _gunicorn(host: str, port: int, log: Path, folder: Path) -> list[str]:
+    """With threads, which keep connections; the workers of its other kind do not."""
+    where = ("--bind", f"{_in_url(host)}:{port}", "--worker-tmp-dir", str(folder), "--workers", "2", "--threads", "4")
+    return _application(log, "gunicorn", *where, "--chdir", str(PROGRAMS), "wsgi_server:application")
+
+
+def _uvicorn(host: str, port: int, log: Path, folder: Path) -> list[str]:
+    # asyncio would listen for IPv6 alone.
+    where = (
+        "--host",
+        "0.0.0.0" if host == "::" else host,
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--app-dir",
+        str(PROGRAMS),
+    )
+    return _application(log, "uvicorn", *where, "asgi_server:application")
+
+
+def _application(log: Path, module: str, *arguments: str) -> list[str]:
+    return ["env", f"LOG={log}", sys.executable, "-m", module, *arguments]
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+STARTERS: dict[str, Callable[..., list[str]]] = {
+    "nginx": _nginx,
+    "python": _python,
+    "node": _node,
+    "go": _go,
+    "gunicorn": _gunicorn,
+    "uvicorn": _uvicorn,
+}
 
 
 @cache
@@ -159,7 +196,7 @@ def built_go_server() -> Path:
     """The program of `programs/goserver`, built from the standard library alone. Raises `Missing`."""
     folder = Path(tempfile.mkdtemp(prefix="policyc-goserver-"))
     environment = {**os.environ, "GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
-    command = [_program("go"), "build", "-o", str(folder / "goserver"), "."]
+    command = [installed("go"), "build", "-o", str(folder / "goserver"), "."]
     done = subprocess.run(
         command, cwd=PROGRAMS / "goserver", env=environment, capture_output=True, text=True, check=False
     )
@@ -168,7 +205,7 @@ def built_go_server() -> Path:
     return folder / "goserver"
 
 
-def _program(name: str) -> str:
+def installed(name: str) -> str:
     found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/local/go/bin")
     if found is None:
         raise Missing(f"{name} is not installed")
@@ -180,7 +217,7 @@ def version(name: str) -> str:
     if name == "python":
         return f"python {sys.version_info.major}.{sys.version_info.minor}"
     arguments = {"nginx": ["-v"], "node": ["--version"], "go": ["version"]}[name]
-    done = subprocess.run([_program(name), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run([installed(name), *arguments], capture_output=True, text=True, check=True)
     found = re.search(r"(\d+)\.(\d+)", done.stdout + done.stderr)
     assert found is not None
     return f"node {found[1]}" if name == "node" else f"{name} {found[1]}.{found[2]}"

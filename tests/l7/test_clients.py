@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.l7 import asking, servers
 from tests.l7.place import PORT, Scene
 
 pytestmark = pytest.mark.bpf
+Ask = Callable[[str, list[str]], list[int | str]]
 POLICY = """\
 policy api for { app == api } {
   ingress {
@@ -99,7 +101,7 @@ def saw(scene: Scene) -> list[object]:
     return [e.get("saw") or (e.get("http") or {}).get("saw") for e in scene.events() if e["verdict"] == "deny"]
 
 
-@pytest.mark.parametrize("name", servers.NAMES)
+@pytest.mark.parametrize("name", [*servers.NAMES, *servers.OTHERS])
 def test_curl(scene: Scene, side: str, server: Callable[..., servers.Server], name: str) -> None:
     server(name)
 
@@ -118,17 +120,28 @@ def test_curl(scene: Scene, side: str, server: Callable[..., servers.Server], na
     assert refused("/public/../private", "--path-as-is") == (0, "403")
 
 
-@pytest.mark.parametrize("ask", [asking.with_requests, asking.with_httpx], ids=["requests", "httpx"])
-@pytest.mark.parametrize("name", servers.NAMES)
-def test_a_session(
-    scene: Scene,
-    side: str,
-    server: Callable[..., servers.Server],
-    name: str,
-    ask: Callable[[str, list[str]], list[int | str]],
-) -> None:
+def node_client() -> list[str]:
+    return [servers.installed("node"), str(servers.PROGRAMS / "node_client.js")]
+
+
+def go_client() -> list[str]:
+    return [str(servers.built_go_server()), "-ask"]
+
+
+CLIENTS: dict[str, Callable[[], Ask]] = {
+    "requests": lambda: asking.with_requests,
+    "httpx": lambda: asking.with_httpx,
+    "node": lambda: partial(asking.with_program, node_client()),
+    "go": lambda: partial(asking.with_program, go_client()),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("name", [*servers.NAMES, *servers.OTHERS])
+def test_a_session(scene: Scene, side: str, server: Callable[..., servers.Server], name: str, client: str) -> None:
     """A denied request costs its connection, and the client's next goes on another."""
     server(name)
+    ask = CLIENTS[client]()
     paths = ["/public/a", "/public/b", "/public/internal/key", "/public/c"]
     base = f"http://{scene.address('api')}:{PORT}"
     web = scene.agent("web")

@@ -1,5 +1,6 @@
 // Go's net/http, as its documentation shows it: goserver [-mptcp=false] [-proxy URL] HOST:PORT LOG. What the handler was given
-// is a JSON line a request. With -proxy it passes everything on to URL (httputil.ReverseProxy).
+// is a JSON line a request. With -proxy it passes everything on to URL (httputil.ReverseProxy). goserver -ask BASE PATH… asks for each path
+// by Go's client, and prints a JSON list of statuses; in place of one that did not come stands the error.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -38,7 +40,12 @@ func latin1(bytes []byte) string {
 func main() {
 	mptcp := flag.Bool("mptcp", true, "listen with MPTCP where the kernel has it, as Go does by itself")
 	proxy := flag.String("proxy", "", "pass requests on")
+	asks := flag.Bool("ask", false, "ask instead: -ask BASE PATH…")
 	flag.Parse()
+	if *asks {
+		ask(flag.Arg(0), flag.Args()[1:])
+		return
+	}
 	log, err := os.OpenFile(flag.Arg(1), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		panic(err)
@@ -72,4 +79,22 @@ func main() {
 	}
 	fmt.Println("ready")
 	panic(http.Serve(listener, handler))
+}
+
+func ask(base string, paths []string) {
+	found := []any{}
+	client := http.Client{Timeout: 5_000_000_000}
+	for _, path := range paths {
+		answer, err := client.Get(base + path)
+		if err != nil {
+			words := strings.Split(err.Error(), ": ")
+			found = append(found, words[len(words)-1])
+			continue
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		found = append(found, answer.StatusCode)
+	}
+	line, _ := json.Marshal(found)
+	fmt.Println(string(line))
 }
