@@ -11,7 +11,19 @@ import policyc
 from policyc.artifact import elf, writer
 from policyc.artifact.layout import IdentityLayout
 from policyc.artifact.stream_layout import StreamHook
-from policyc.codegen import answers, backend, budget, match, programs, recent, report, state, stream_programs, takeover
+from policyc.codegen import (
+    answers,
+    backend,
+    budget,
+    match,
+    mptcp,
+    programs,
+    recent,
+    report,
+    state,
+    stream_programs,
+    takeover,
+)
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
@@ -64,7 +76,8 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     streams = None
     if http is not None:
         see = state.build_streams_only(module, debug, maps, _stream_services(policy), span)
-        streams = programs.Streams(see, answers.build(module, debug, maps, span))
+        watch, see_mptcp = answers.build(module, debug, maps, span), mptcp.build(module, debug, span)
+        streams = programs.Streams(see, watch, see_mptcp)
     parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class, streams)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from policyc.artifact.layout import Reason
+from llvmlite import ir
+
 from policyc.artifact.stream_layout import Saw
-from policyc.codegen.flow import SCRATCH, Flow
-from policyc.codegen.function import I8, I32, Function, Helper, Value
-from policyc.codegen.parse import TCP
+from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.flow import SCRATCH, Flow, debug_type
+from policyc.codegen.function import I8, I32, PTR, Function, Helper
+from policyc.model import Span
 
 IPV4_BYTES, IPV6_BYTES, TCP_BYTES, OPTION_BYTES = 20, 40, 20, 40
 END, PADDING, MPTCP = 0, 1, 30  # kinds of options
 
 
-def look(f: Function, context: Value, flow: Flow, begins: int) -> None:
-    """Looks at the TCP options of a packet that is denied because its stream is not seen; its IP header, which has no options itself or none is looked at, is
-    `begins` bytes behind the buffer's beginning."""
-    done = f.b.append_basic_block("options_seen")
-    not_seen = f.both(f.eq(flow.get("verdict"), 0), f.eq(flow.get("reason"), int(Reason.L7_NOT_SEEN)))
-    with f.if_(f.not_(f.both(not_seen, f.eq(flow.get("protocol"), TCP)))):
-        f.leave(done)
+def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
+    """see_mptcp(ctx, flow, begins): looks at the TCP options of a packet (an skb) that is denied because its stream is not seen; its IP header stands `begins` bytes behind
+    the buffer's beginning and has no options, or none is looked at."""
+    # The kernel knows the context of a global function by the name of its type.
+    context = debug.pointer(debug.struct("__sk_buff", [], 0))
+    args = [("ctx", PTR, context), ("flow", PTR, debug_type(debug)), ("begins", I32, debug.u32)]
+    f = Function(module, debug, "see_mptcp", args, span)
+    with f.if_(f.is_null(f.args[1])):
+        f.ret(0)
+    flow = Flow(f, f.args[1])
     header = f.select(f.eq(flow.get("family"), 4), I32(IPV4_BYTES), I32(IPV6_BYTES))
-    options = f.add(header, begins + TCP_BYTES)
+    options = f.add(f.add(header, f.and_(f.args[2], 15)), TCP_BYTES)
     length = f.sub(flow.get("payload_at"), options)
     with f.if_(f.either(f.eq(length, 0), f.cmp(">", length, OPTION_BYTES))):
-        f.leave(done)
+        f.ret(0)
     memory = f.at_offset(flow.pointer, SCRATCH)
-    failed = f.helper(Helper.SKB_LOAD_BYTES, context, options, memory, f.at_most(length, OPTION_BYTES))
+    failed = f.helper(Helper.SKB_LOAD_BYTES, f.args[0], options, memory, f.at_most(length, OPTION_BYTES))
     with f.if_(f.ne(failed, 0)):
-        f.leave(done)
+        f.ret(0)
     place = f.var(0, I32)
     with f.loop(OPTION_BYTES, OPTION_BYTES):
         at = f.sub(f.at_most(f.add(place.get(), 1), OPTION_BYTES), 1)
         kind = f.load(f.at_offset(memory, at), I8)
         with f.if_(f.either(f.cmp(">=", place.get(), length), f.eq(kind, END))):
-            f.leave(done)
+            f.ret(0)
         with f.if_(f.eq(kind, MPTCP)):
             flow.set("seen", int(Saw.MPTCP))
-            f.leave(done)
+            f.ret(0)
         size = f.to(f.load(f.at_offset(memory, f.add(at, 1)), I8), I32)
         with f.if_(f.both(f.ne(kind, PADDING), f.cmp("<", size, 2))):
-            f.leave(done)
+            f.ret(0)
         place.set(f.add(place.get(), f.select(f.eq(kind, PADDING), I32(1), size)))
-    f.leave(done)
-    f.b.position_at_end(done)
+    return f.close()

@@ -21,7 +21,7 @@ from policyc.artifact.layout import (
     Reason,
     State,
 )
-from policyc.codegen import direct, known, mptcp, parse, recent, state
+from policyc.codegen import direct, known, parse, recent, state
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import (
     SKB_IFINDEX,
@@ -144,6 +144,7 @@ class Streams:
 
     see: ir.Function  # at a cgroup whose endpoint is judged at its interface
     watch: ir.Function  # reads a server's answers
+    see_mptcp: ir.Function  # whether a denied packet is of MPTCP
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,7 @@ class _ProgramBuilder:
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
         self._watch()
-        if self.parts.streams is not None and traits.context is not Context.XDP:
-            mptcp.look(f, self.context, flow, 0 if traits.context is Context.CGROUP else direct.ETHERNET_BYTES)
+        self._say_why_not_seen()
         leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
@@ -410,6 +410,15 @@ class _ProgramBuilder:
         if streams is not None and self.traits.context is not Context.XDP:
             with f.if_(f.ne(flow.get("answers"), 0)):
                 f.call(streams.watch, self.context, flow.pointer)
+
+    def _say_why_not_seen(self) -> None:
+        f, flow, streams = self.f, self.flow, self.parts.streams
+        if streams is None or self.traits.context is Context.XDP:
+            return
+        not_seen = f.both(f.eq(flow.get("verdict"), 0), f.eq(flow.get("reason"), int(Reason.L7_NOT_SEEN)))
+        with f.if_(f.both(not_seen, f.eq(flow.get("protocol"), parse.TCP))):
+            begins = 0 if self.traits.context is Context.CGROUP else direct.ETHERNET_BYTES
+            f.call(streams.see_mptcp, self.context, flow.pointer, begins)
 
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""
