@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from policyc.artifact.layout import Reason
 from policyc.artifact.stream_layout import Saw
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import SCRATCH, Flow, debug_type
 from policyc.codegen.function import I8, I32, PTR, Function, Helper
+from policyc.codegen.parse import TCP
 from policyc.model import Span
 
 IPV4_BYTES, IPV6_BYTES, TCP_BYTES, OPTION_BYTES = 20, 40, 20, 40
@@ -15,7 +17,7 @@ END, PADDING, MPTCP = 0, 1, 30  # kinds of options
 
 
 def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
-    """see_mptcp(ctx, flow, begins): looks at the TCP options of a packet (an skb) that is denied because its stream is not seen; its IP header stands `begins` bytes behind
+    """see_mptcp(ctx, flow, begins): looks at the TCP options of a packet (an skb) if it is denied because its stream is not seen; its IP header stands `begins` bytes behind
     the buffer's beginning and has no options, or none is looked at."""
     # The kernel knows the context of a global function by the name of its type.
     context = debug.pointer(debug.struct("__sk_buff", [], 0))
@@ -24,6 +26,9 @@ def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
     with f.if_(f.is_null(f.args[1])):
         f.ret(0)
     flow = Flow(f, f.args[1])
+    not_seen = f.both(f.eq(flow.get("verdict"), 0), f.eq(flow.get("reason"), int(Reason.L7_NOT_SEEN)))
+    with f.if_(f.not_(f.both(not_seen, f.eq(flow.get("protocol"), TCP)))):
+        f.ret(0)
     header = f.select(f.eq(flow.get("family"), 4), I32(IPV4_BYTES), I32(IPV6_BYTES))
     options = f.add(f.add(header, f.and_(f.args[2], 15)), TCP_BYTES)
     length = f.sub(flow.get("payload_at"), options)

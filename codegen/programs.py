@@ -203,8 +203,8 @@ class _ProgramBuilder:
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
         self._watch()
-        self._say_why_not_seen()
-        leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
+        connections = self.parts.remember is not None
+        leave_behind(f, self.maps, flow, self.parts.report, connections, self._see)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
 
@@ -411,14 +411,12 @@ class _ProgramBuilder:
             with f.if_(f.ne(flow.get("answers"), 0)):
                 f.call(streams.watch, self.context, flow.pointer)
 
-    def _say_why_not_seen(self) -> None:
-        f, flow, streams = self.f, self.flow, self.parts.streams
-        if streams is None or self.traits.context is Context.XDP:
-            return
-        not_seen = f.both(f.eq(flow.get("verdict"), 0), f.eq(flow.get("reason"), int(Reason.L7_NOT_SEEN)))
-        with f.if_(f.both(not_seen, f.eq(flow.get("protocol"), parse.TCP))):
+    def _see(self) -> None:
+        """What an event tells of a packet beyond what was needed to judge it."""
+        streams = self.parts.streams
+        if streams is not None and self.traits.context is not Context.XDP:
             begins = 0 if self.traits.context is Context.CGROUP else direct.ETHERNET_BYTES
-            f.call(streams.see_mptcp, self.context, flow.pointer, begins)
+            self.f.call(streams.see_mptcp, self.context, self.flow.pointer, begins)
 
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""
