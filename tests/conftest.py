@@ -10,11 +10,15 @@ import platform
 import struct
 from functools import cache
 
+import hypothesis
 import pytest
 
 REQUIRED = os.environ.get("POLICYC_REQUIRE_BPF") == "1"
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 BPF_MAP_CREATE, BPF_MAP_TYPE_HASH = 0, 1
+# That an example took long on a busy machine is no finding.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @cache
