@@ -44,8 +44,9 @@ class _Phase(IntEnum):
     CHUNK = 3
 
 
-def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:
-    """watch(ctx, flow): reads what a packet (an skb) has of its server's answers; the flow record has the cookie of the stream in `best`."""
+def build(module: ir.Module, debug: DebugInfo, maps: Maps, see_mptcp: ir.Function, span: Span) -> ir.Function:
+    """watch(ctx, flow): reads what a packet (an skb) has of its server's answers; the flow record has the cookie of the stream in `best`. Other packets are for `see_mptcp`: a
+    call of its own in each program has kernel 6.1 walk more paths than it will."""
     step = _build_step(module, debug, span)
     # The kernel knows the context of a global function by the name of its type.
     args = [("ctx", PTR, debug.pointer(debug.struct("__sk_buff", [], 0))), ("flow", PTR, debug_type(debug))]
@@ -53,6 +54,8 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     with f.if_(f.is_null(f.args[1])):
         f.ret(0)
     flow = Flow(f, f.args[1])
+    with f.if_(f.eq(flow.get("answers"), 0)):
+        f.ret(f.call(see_mptcp, f.args[0], f.args[1]))
     cookie = f.slot(I64, "cookie")
     f.store(cookie, flow.get("best"))
     pointer = f.lookup(maps["streams"], cookie)

@@ -76,8 +76,7 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     streams = None
     if http is not None:
         see = state.build_streams_only(module, debug, maps, _stream_services(policy), span)
-        watch, see_mptcp = answers.build(module, debug, maps, span), mptcp.build(module, debug, span)
-        streams = programs.Streams(see, watch, see_mptcp)
+        streams = programs.Streams(see, answers.build(module, debug, maps, mptcp.build(module, debug, span), span))
     parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class, streams)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from policyc.artifact.layout import Reason
+from policyc.artifact.layout import Hook, Reason
 from policyc.artifact.stream_layout import Saw
 from policyc.codegen.debuginfo import DebugInfo
+from policyc.codegen.direct import ETHERNET_BYTES
 from policyc.codegen.flow import SCRATCH, Flow, debug_type
 from policyc.codegen.function import I8, I32, PTR, Function, Helper
 from policyc.codegen.parse import TCP
@@ -14,14 +15,15 @@ from policyc.model import Span
 
 IPV4_BYTES, IPV6_BYTES, TCP_BYTES, OPTION_BYTES = 20, 40, 20, 40
 END, PADDING, MPTCP = 0, 1, 30  # kinds of options
+MOST_OPTIONS = 8  # that are looked at: two of padding, time stamps, three of SACK's, MPTCP's
 
 
 def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
-    """see_mptcp(ctx, flow, begins): looks at the TCP options of a packet (an skb) if it is denied because its stream is not seen; its IP header stands `begins` bytes behind
-    the buffer's beginning and has no options, or none is looked at."""
+    """see_mptcp(ctx, flow): looks at the TCP options of a packet (an skb) if it is denied because its stream is not seen and its IP header has
+    no options."""
     # The kernel knows the context of a global function by the name of its type.
     context = debug.pointer(debug.struct("__sk_buff", [], 0))
-    args = [("ctx", PTR, context), ("flow", PTR, debug_type(debug)), ("begins", I32, debug.u32)]
+    args = [("ctx", PTR, context), ("flow", PTR, debug_type(debug))]
     f = Function(module, debug, "see_mptcp", args, span)
     with f.if_(f.is_null(f.args[1])):
         f.ret(0)
@@ -30,7 +32,8 @@ def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
     with f.if_(f.not_(f.both(not_seen, f.eq(flow.get("protocol"), TCP)))):
         f.ret(0)
     header = f.select(f.eq(flow.get("family"), 4), I32(IPV4_BYTES), I32(IPV6_BYTES))
-    options = f.add(f.add(header, f.and_(f.args[2], 15)), TCP_BYTES)
+    at_cgroup = f.either(*(f.eq(flow.get("hook"), int(h)) for h in (Hook.CGROUP_INGRESS, Hook.CGROUP_EGRESS)))
+    options = f.add(f.add(header, f.select(at_cgroup, I32(0), I32(ETHERNET_BYTES))), TCP_BYTES)
     length = f.sub(flow.get("payload_at"), options)
     with f.if_(f.either(f.eq(length, 0), f.cmp(">", length, OPTION_BYTES))):
         f.ret(0)
@@ -39,7 +42,7 @@ def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
     with f.if_(f.ne(failed, 0)):
         f.ret(0)
     place = f.var(0, I32)
-    with f.loop(OPTION_BYTES, OPTION_BYTES):
+    with f.loop(MOST_OPTIONS, MOST_OPTIONS):
         at = f.sub(f.at_most(f.add(place.get(), 1), OPTION_BYTES), 1)
         kind = f.load(f.at_offset(memory, at), I8)
         with f.if_(f.either(f.cmp(">=", place.get(), length), f.eq(kind, END))):

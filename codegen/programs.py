@@ -143,8 +143,7 @@ class Streams:
     """Functions for packets of connections whose requests are judged."""
 
     see: ir.Function  # at a cgroup whose endpoint is judged at its interface
-    watch: ir.Function  # reads a server's answers
-    see_mptcp: ir.Function  # whether a denied packet is of MPTCP
+    watch: ir.Function  # reads a server's answers, and denied packets
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,7 @@ class _ProgramBuilder:
         f.leave(self.finish)
         f.b.position_at_end(self.finish)
         self._watch()
-        connections = self.parts.remember is not None
-        leave_behind(f, self.maps, flow, self.parts.report, connections, self._see)
+        leave_behind(f, self.maps, flow, self.parts.report, connections=self.parts.remember is not None)
         f.ret(f.select(f.ne(flow.get("verdict"), 0), I32(traits.passed), I32(traits.denied)))
         f.close()
 
@@ -405,18 +403,11 @@ class _ProgramBuilder:
             f.call(self.parts.remember, flow.pointer, rule)
 
     def _watch(self) -> None:
-        """Reads the answers that a packet of a judged stream may have."""
+        """Reads the answers that a packet of a judged stream may have, and of one that is denied why its stream is not seen."""
         f, flow, streams = self.f, self.flow, self.parts.streams
         if streams is not None and self.traits.context is not Context.XDP:
-            with f.if_(f.ne(flow.get("answers"), 0)):
+            with f.if_(f.either(f.ne(flow.get("answers"), 0), f.eq(flow.get("verdict"), 0))):
                 f.call(streams.watch, self.context, flow.pointer)
-
-    def _see(self) -> None:
-        """What an event tells of a packet beyond what was needed to judge it."""
-        streams = self.parts.streams
-        if streams is not None and self.traits.context is not Context.XDP:
-            begins = 0 if self.traits.context is Context.CGROUP else direct.ETHERNET_BYTES
-            self.f.call(streams.see_mptcp, self.context, self.flow.pointer, begins)
 
     def _find_owner(self, nobody: ir.Block) -> None:
         """At an uplink: takes the owner of the local address for the subject, or leaves where it is not judged there."""

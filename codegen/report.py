@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from llvmlite import ir
 
 from policyc.artifact.layout import (
@@ -55,11 +53,8 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Fun
     return f.close()
 
 
-def leave_behind(
-    f: Function, maps: Maps, flow: Flow, report: ir.Function, connections: bool, see: Callable[[], None]
-) -> None:
-    """Counts the packet (and the `connections` that packets open) and calls `report` where there may be an event, behind what `see` emits; a call costs more than to see that
-    there is none."""
+def leave_behind(f: Function, maps: Maps, flow: Flow, report: ir.Function, connections: bool) -> None:
+    """Counts the packet (and the `connections` that packets open) and calls `report` where there may be an event; a call costs more than to see that there is none."""
     rank, length = flow.get("rank"), f.to(flow.get("length"), I64)
     with f.if_(f.ne(rank, NO_RULE)):
         count_rule(f, maps, rank, length, flow.get("connection") if connections else None)
@@ -69,7 +64,6 @@ def leave_behind(
     denied = f.both(f.eq(verdict, 0), f.cmp(">=", wanted, int(Events.DENIED)), f.not_(flow.has_flag(Flag.TOLD)))
     differs = f.ne(verdict, flow.get("audit_verdict"))
     with f.if_(f.either(f.cmp(">=", wanted, int(Events.ALL)), denied, differs, f.ne(flow.get("log"), 0))):
-        see()
         f.call(report, flow.pointer)
 
 
