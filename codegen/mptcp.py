@@ -8,12 +8,13 @@ from policyc.artifact.layout import Hook, Reason
 from policyc.artifact.stream_layout import Saw
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import ETHERNET_BYTES
-from policyc.codegen.flow import SCRATCH, Flow, debug_type
+from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I32, PTR, Function, Helper
 from policyc.codegen.parse import TCP
 from policyc.model import Span
 
 IPV4_BYTES, IPV6_BYTES, TCP_BYTES, OPTION_BYTES = 20, 40, 20, 40
+ROOM = 64  # for them; a power of two, by which every kernel knows where an index ends
 END, PADDING, MPTCP = 0, 1, 30  # kinds of options
 MOST_OPTIONS = 8  # that are looked at: two of padding, time stamps, three of SACK's, MPTCP's
 
@@ -37,13 +38,14 @@ def build(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
     length = f.sub(flow.get("payload_at"), options)
     with f.if_(f.either(f.eq(length, 0), f.cmp(">", length, OPTION_BYTES))):
         f.ret(0)
-    memory = f.at_offset(flow.pointer, SCRATCH)
+    memory = f.slot(ir.ArrayType(I8, ROOM + 8), "options")
+    f.zero(memory, ROOM + 8)
     failed = f.helper(Helper.SKB_LOAD_BYTES, f.args[0], options, memory, f.at_most(length, OPTION_BYTES))
     with f.if_(f.ne(failed, 0)):
         f.ret(0)
     place = f.var(0, I32)
     with f.loop(MOST_OPTIONS, MOST_OPTIONS):
-        at = f.sub(f.at_most(f.add(place.get(), 1), OPTION_BYTES), 1)
+        at = f.and_(place.get(), ROOM - 1)
         kind = f.load(f.at_offset(memory, at), I8)
         with f.if_(f.either(f.cmp(">=", place.get(), length), f.eq(kind, END))):
             f.ret(0)
