@@ -27,7 +27,7 @@ POLICIES: Mapping[Side, str] = {
     "ingress": f"""\
 policy api for {{ app == api }} {{
   ingress {{
-    allow from {{ app == web }} on tcp/8080-8099 http {{ GET "/public/**", "/Xforbidden" }} as pages
+    allow from {{ app == web }} on tcp/8080-8199 http {{ GET "/public/**", "/Xforbidden" }} as pages
     allow from {{ app == web }} on tcp/{PLAIN_PORT} as plain
   }}
 }}
@@ -35,7 +35,7 @@ policy api for {{ app == api }} {{
     "egress": f"""\
 policy web for {{ app == web }} {{
   egress {{
-    allow to {{ app == api }} on tcp/8080-8099 http {{ GET "/public/**", "/Xforbidden" }} as pages
+    allow to {{ app == api }} on tcp/8080-8199 http {{ GET "/public/**", "/Xforbidden" }} as pages
     allow to {{ app == api }} on tcp/{PLAIN_PORT} as plain
   }}
 }}

@@ -174,8 +174,8 @@ CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"
 AUDITED = POLICIES["ingress"].replace("http {", "http audit {")
 ELSEWHERE = (
     POLICIES["ingress"]
-    .replace("tcp/8080-8099 http", "tcp/9000 http")
-    .replace("as plain", "as plain\n    allow from { app == web } on tcp/8080-8099")
+    .replace("tcp/8080-8199 http", "tcp/9000 http")
+    .replace("as plain", "as plain\n    allow from { app == web } on tcp/8080-8199")
 )
 MALFORMED = b"GET /public//a HTTP/1.1\r\nHost: api\r\n\r\n"
 
