@@ -14,9 +14,10 @@ from llvmlite import ir
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
-from policyc.codegen.http import CR, LF, ONES, SPACE, context_slot, spilled
+from policyc.codegen.http import CR, LF, SPACE, context_slot, spilled
 from policyc.codegen.maps import Maps
 from policyc.codegen.stream import Framing, Mode, Stream, Told
+from policyc.codegen.words import ONES
 from policyc.ir.http_tables import METHOD_CONNECT
 from policyc.model import Span
 

@@ -1,7 +1,8 @@
 """The machine that reads HTTP/1.x: one step, called by bpf_loop until a buffer is read or a request is denied.
 
-A step reads up to STEP_BYTES with the automaton at hand, or one byte of what is counted or compared by hand, or passes over a body. All it knows stands in
-the stream's record, so that the bytes of a head may come in buffers of any size. What is malformed: docs/semantics.md, section 4.
+A step reads up to STEP_BYTES with the automaton at hand, a line of which nothing is asked, one byte of what is counted or compared by hand, or passes over a
+body. What is common and stands in the window as a whole is read by words (`_known_method`, `_known_version`, `_line`), all else by automata, to the same end. All it
+knows stands in the stream's record, so that the bytes of a head may come in buffers of any size. What is malformed: docs/semantics.md, section 4.
 """
 
 from __future__ import annotations
@@ -13,9 +14,25 @@ from typing import Any
 from llvmlite import ir
 
 from policyc.artifact.stream_layout import HOST_BYTES, METHOD_BYTES, PATH_BYTES, Saw
+from policyc.codegen import words
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Value, Var
-from policyc.codegen.http_data import COMPONENT_WORDS, AutomatonWord, ComponentWord, HttpData, NamedWord
+from policyc.codegen.http_data import (
+    COMPONENT_WORDS,
+    ENCODING,
+    EXPECT,
+    HOST,
+    LENGTH,
+    NAME_LENGTHS,
+    RUN_BEYOND_SHIFT,
+    RUN_WORDS,
+    UPGRADE,
+    AutomatonWord,
+    ComponentWord,
+    HttpData,
+    NamedWord,
+    RunWord,
+)
 from policyc.codegen.stream import (
     OFFSET,
     REQUEST_BEGIN,
@@ -29,17 +46,21 @@ from policyc.codegen.stream import (
     Told,
 )
 from policyc.ir.http_guards import ASTERISK, AUTHORITY
-from policyc.ir.http_tables import ACTION, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, Stop
+from policyc.ir.http_tables import ACTION, METHOD_CONNECT, METHOD_HEAD, METHOD_OPTIONS, RUN_BYTES, Stop
 from policyc.model import Span
 
-STEP_BYTES = 32
+STEP_BYTES = SLACK - RUN_BYTES  # and what a run that begins within them has beyond
+STEPS = 24  # of an automaton, each a byte or a run
 MORE = ACTION - 1  # instead of a Stop: the walk has not ended
-HOST, LENGTH, ENCODING, UPGRADE, EXPECT = 1, 2, 3, 5, 6  # header numbers (FIXED_HEADERS)
 TAB, LF, CR, SPACE, PERCENT = 9, 10, 13, 32, 37
 TLS_HANDSHAKE = 0x16
 LAST_LENGTH = (1 << 63) - 1
 LENGTH_DIGITS, CHUNK_DIGITS = 19, 8
-ONES = 0x0101010101010101
+HOST_FIELD = b"host:"
+CRLF = 0x0A0D  # as it is loaded
+NAME_AHEAD = 32  # bytes of a line that are looked at together, where the buffer has them
+BLOCKS = WINDOW_BYTES // words.WORD
+INSIDE = 2 * WINDOW_BYTES - 1
 
 Fill = Callable[[Function, Value, Stream, Value, Value], None]
 """fill(f, context, stream, position, n): `n` (1 to WINDOW_BYTES, i32) bytes of the buffer from `position` on into the window."""
@@ -85,7 +106,9 @@ class _Step:
         self.saw = f.var(0, I32)
         self.bad = f.b.append_basic_block("malformed")
         self.more = f.b.append_basic_block("more")
-        self.skip = f.b.append_basic_block("skip")
+        self.line, self.version, self.skip, self.head_ended = (
+            f.b.append_basic_block(name) for name in ("line", "version", "skip", "head_ended")
+        )
 
     def build(self) -> None:
         f, s = self.f, self.stream
@@ -96,18 +119,33 @@ class _Step:
             self._pass_over(mode)
         with f.if_(f.eq(mode, Mode.START)):
             self._begin()
-        head = f.cmp("<=", s.get("mode"), Mode.HEAD_END)
-        with f.if_(f.both(head, f.cmp(">=", s.get("head"), s.get("limit")))):
+        mode = s.get("mode")
+        with f.if_(f.both(f.cmp("<=", mode, Mode.HEAD_END), f.cmp(">=", s.get("head"), s.get("limit")))):
             self.malformed(Saw.HEAD_LIMIT)
-        self.offset = f.var(self._window())
-        with f.if_(f.cmp("<=", s.get("mode"), Mode.VALUE)):
-            self._read()
-        with f.if_(f.eq(s.get("mode"), Mode.SKIP)):
+        self.offset = f.var(self._window(mode))
+        self.at = f.var(self.offset.get())
+        with f.if_(f.eq(mode, Mode.LINE)):
+            f.leave(self.line)
+        with f.if_(f.eq(mode, Mode.SKIP)):
             f.leave(self.skip)
-        self._byte()
-        f.leave(self.more)
+        with f.if_(f.cmp(">", mode, Mode.VALUE)):
+            self._byte()
+            f.leave(self.more)
+        with f.if_(f.both(f.eq(mode, Mode.METHOD), f.eq(s.get("head"), 0))):
+            self._known_method()
+        self.read = f.b.append_basic_block("read")
+        f.leave(self.read)
+        f.b.position_at_end(self.read)
+        self._read()
+        f.b.position_at_end(self.version)
+        self._known_version()
+        f.b.position_at_end(self.line)
+        self._line()
         f.b.position_at_end(self.skip)
         self._skip()
+        f.b.position_at_end(self.head_ended)
+        self._judge()
+        f.leave(self.more)
         f.b.position_at_end(self.more)
         f.ret(0)
         f.b.position_at_end(self.bad)
@@ -164,28 +202,41 @@ class _Step:
         s.set("mode", Mode.METHOD)
         with f.if_(f.ne(s.get("begun"), s.get("answered"))):
             s.set("framing", Framing.WAITS)
-        self._enter(self.data.http.method)
 
     def _enter(self, automaton: Value) -> None:
         """The automaton reads from its start state on."""
         f, s = self.f, self.stream
         automaton = I32(automaton) if isinstance(automaton, int) else automaton
         s.set("automaton", f.to(automaton, I16))
-        s.set("at", f.to(self.data.automata(f, automaton, 4, AutomatonWord.START), I16))
+        s.set("at", f.to(self.data.automaton(f, automaton, AutomatonWord.START), I16))
 
     # --- bytes ----------------------------------------------------------------------------------------------------------
 
-    def _window(self) -> Value:
-        """Where in the window (i32) the next byte stands, which is fetched where it is not there."""
+    def _window(self, mode: Value) -> Value:
+        """Where in the window (i32) the next byte stands. It is fetched where that is not there, or little of a line is."""
         f, s = self.f, self.stream
         offset = f.var(f.sub(s.get("position"), s.get("window_at")))
-        with f.if_(f.cmp(">=", offset.get(), s.get("window_length"))):
+        lacks = f.cmp(">=", offset.get(), s.get("window_length"))
+        begins = f.either(f.eq(mode, Mode.LINE), f.eq(mode, Mode.METHOD))
+        with f.if_(f.either(lacks, f.both(begins, self._is_short(offset.get())))):
             n = f.at_most(f.sub(s.get("length"), s.get("position")), WINDOW_BYTES)
             s.set("window_at", s.get("position"))
             s.set("window_length", n)
             self.fill(f, self.context, s, s.get("position"), n)
             offset.set(0)
         return offset.get()
+
+    def _is_short(self, offset: Value) -> Value:
+        """Whether the window has little behind `offset`, and the buffer more."""
+        f, s = self.f, self.stream
+        length = s.get("window_length")
+        little = f.cmp("<", length, f.add(offset, NAME_AHEAD))
+        return f.both(little, f.cmp("<", f.add(s.get("window_at"), length), s.get("length")))
+
+    def _word(self, offset: Value, type_: ir.IntType = I64) -> Value:
+        """Bytes from an offset in the window on, also behind the end of what was fetched."""
+        f = self.f
+        return f.load(self.stream.address("window", f.and_(offset, WINDOW_BYTES - 1)), type_)
 
     def _at(self, offset: Value) -> Value:
         """The byte (i8) at an offset in the window."""
@@ -198,7 +249,12 @@ class _Step:
         s.add("position", n)
         s.add("head", n)
         # From memory, so that the verifier does not go on with each number of bytes by itself.
-        self.offset.set(f.and_(f.sub(s.get("position"), s.get("window_at")), 2 * WINDOW_BYTES - 1))
+        self.offset.set(f.and_(f.sub(s.get("position"), s.get("window_at")), INSIDE))
+
+    def _check_limit(self) -> None:
+        f, s = self.f, self.stream
+        with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
+            self.malformed(Saw.HEAD_LIMIT)
 
     def _take_lf(self) -> None:
         """A line's LF where it stands in the window; else it is the next step's."""
@@ -218,21 +274,40 @@ class _Step:
     def _read(self) -> None:
         f, s, data = self.f, self.stream, self.data
         automaton = f.to(s.get("automaton"), I32)
-        base, width = (data.automata(f, automaton, 4, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
+        base, width = (data.automaton(f, automaton, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
         classes = f.shl(automaton, 9)
         begin = self.offset.get()
         state, at, stop = f.var(f.to(s.get("at"), I32)), f.var(begin), f.var(MORE, I32)
         end = s.get("window_length")
-        with f.loop(STEP_BYTES, STEP_BYTES) as (_, done):
-            with f.if_(f.cmp(">=", at.get(), end)):
+        runs, first_run = (data.automaton(f, automaton, w) for w in (AutomatonWord.RUNS, AutomatonWord.RUN))
+        last = f.var(f.add(begin, STEP_BYTES))
+        with f.if_(f.cmp(">", last.get(), end)):
+            last.set(end)
+        with f.loop(STEPS, STEPS) as (_, done):
+            with f.if_(f.cmp(">=", at.get(), last.get())):
                 f.leave(done)
+            step, behind = (f.b.append_basic_block(name) for name in ("step", "behind_step"))
+            with f.if_(f.cmp("<", state.get(), runs)):
+                run = f.add(first_run, state.get())
+                text, target = (data.runs(f, run, RUN_WORDS, w) for w in RunWord)
+                beyond = f.shr(target, RUN_BEYOND_SHIFT)
+                other = f.shl(f.xor(self._word(at.get()), text), f.and_(beyond, 63))
+                after_run = f.sub(f.add(at.get(), words.WORD), f.to(f.shr(beyond, 3), I32))
+                with f.if_(f.both(f.eq(other, 0), f.cmp("<=", after_run, end))):
+                    state.set(f.and_(f.to(target, I32), ACTION - 1))
+                    at.set(f.and_(after_run, INSIDE))
+                    f.leave(behind)
+            f.leave(step)
+            f.b.position_at_end(step)
             class_ = data.classes(f, f.add(classes, f.to(self._at(at.get()), I32)))
             after = f.to(data.next(f, f.add(f.add(base, f.mul(state.get(), width)), f.to(class_, I32))), I32)
-            at.set(f.and_(f.add(at.get(), 1), 2 * WINDOW_BYTES - 1))
+            at.set(f.and_(f.add(at.get(), 1), INSIDE))
             with f.if_(f.bits(after, ACTION)):
                 stop.set(f.and_(after, ACTION - 1))
                 f.leave(done)
             state.set(after)
+            f.leave(behind)
+            f.b.position_at_end(behind)
         s.set("at", f.to(state.get(), I16))
         consumed = f.sub(at.get(), begin)
         ended = f.ne(stop.get(), MORE)
@@ -240,11 +315,10 @@ class _Step:
         delimiter = f.both(ended, f.ne(stop.get(), Stop.ESCAPE))
         self._keep_text(begin, f.sub(consumed, f.to(delimiter, I32)))
         self._consume(consumed)
-        with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
-            self.malformed(Saw.HEAD_LIMIT)
+        self._check_limit()
         with f.if_(f.not_(ended)):
             f.leave(self.more)
-        outcome = data.outcomes(f, f.add(data.automata(f, automaton, 4, AutomatonWord.OUTCOME), f.to(s.get("at"), I32)))
+        outcome = data.outcomes(f, f.add(data.automaton(f, automaton, AutomatonWord.OUTCOME), f.to(s.get("at"), I32)))
         self._ended(stop.get(), outcome)
         f.leave(self.more)
 
@@ -308,12 +382,12 @@ class _Step:
         self.malformed(Saw.HEADER_VALUE)
 
     def _start(self, automaton: int) -> Value:
-        return self.f.to(self.data.automata(self.f, automaton, 4, AutomatonWord.START), I16)
+        return self.f.to(self.data.automaton(self.f, automaton, AutomatonWord.START), I16)
 
     def _start_at(self) -> Value:
         """The start state (i16) of the automaton at hand."""
         f = self.f
-        return f.to(self.data.automata(f, f.to(self.stream.get("automaton"), I32), 4, AutomatonWord.START), I16)
+        return f.to(self.data.automaton(f, f.to(self.stream.get("automaton"), I32), AutomatonWord.START), I16)
 
     def _last_byte(self) -> Value:
         """The byte that was consumed last."""
@@ -331,10 +405,41 @@ class _Step:
 
     # --- the start line ---------------------------------------------------------------------------------------------------
 
+    def _known_method(self) -> None:
+        """A method that has a number and, with the space behind it, fits into a word; any other is the automaton's."""
+        f, s, http = self.f, self.stream, self.data.http
+        found, read = (f.b.append_basic_block(name) for name in ("known_method", "other_method"))
+        with f.if_(f.cmp(">", f.add(self.offset.get(), words.WORD), s.get("window_length"))):
+            f.leave(read)
+        word = self._word(self.offset.get())
+        for number, name in enumerate(http.methods):
+            if not 0 < len(name) < words.WORD:
+                continue
+            text = name.encode() + b" "
+            with f.if_(f.eq(f.and_(word, (1 << 8 * len(text)) - 1), words.text(text))):
+                s.set("method", number)
+                s.set("method_length", len(name))
+                f.leave(found)
+        f.leave(read)
+        f.b.position_at_end(found)
+        f.store(s.address("method_text"), word)
+        self._consume(f.add(f.to(s.get("method_length"), I32), 1))
+        self._check_limit()
+        self._to_path()
+        behind = f.b.append_basic_block("behind_method")
+        f.leave(behind)
+        f.b.position_at_end(read)
+        self._enter(http.method)
+        f.leave(behind)
+        f.b.position_at_end(behind)
+
     def _method(self) -> None:
         s = self.stream
         s.set("method", self.outcome)
-        s.set("mode", Mode.PATH)
+        self._to_path()
+
+    def _to_path(self) -> None:
+        self.stream.set("mode", Mode.PATH)
         self._enter(self._component(ComponentWord.PATH))
 
     def _path(self) -> None:
@@ -354,8 +459,7 @@ class _Step:
     def _form(self) -> None:
         """`*` stands with OPTIONS only, authority form and CONNECT with each other."""
         f, s = self.f, self.stream
-        at = f.add(self._component(ComponentWord.FORMS), f.to(s.get("path"), I32))
-        form, method = self.data.forms(f, at), s.get("method")
+        form, method = self.data.form(f, s.get("component"), s.get("path")), s.get("method")
         stray = f.both(f.eq(form, ASTERISK), f.ne(method, METHOD_OPTIONS))
         other = f.ne(f.to(f.eq(form, AUTHORITY), I8), f.to(f.eq(method, METHOD_CONNECT), I8))
         with f.if_(f.either(stray, other)):
@@ -367,8 +471,32 @@ class _Step:
         self.malformed(Saw.TARGET)
 
     def _to_version(self) -> None:
-        self.stream.set("mode", Mode.VERSION)
-        self._enter(self.data.version)
+        self.f.leave(self.version)
+
+    def _known_version(self) -> None:
+        """Version and the line's end where the window has all of it."""
+        f, s = self.f, self.stream
+        at = self.offset.get()
+        word, behind = self._word(at), self._word(f.add(at, words.WORD), I16)
+        digit = f.to(f.shr(word, 56), I8)
+        sound = f.both(
+            f.cmp(">=", s.get("window_length"), f.add(at, words.WORD + 2)),
+            f.eq(f.and_(word, (1 << 56) - 1), words.text(b"HTTP/1.")),
+            f.eq(f.and_(digit, 0xFE), ord("0")),
+            f.eq(behind, CRLF),
+        )
+        with f.if_(f.not_(sound)):
+            s.set("mode", Mode.VERSION)
+            self._enter(self.data.version)
+            f.leave(self.more)
+        s.set("minor", f.sub(digit, ord("0") - 1))
+        self._next_line()
+        self._consume(I32(words.WORD + 2))
+        self._check_limit()
+        at = self.offset.get()
+        with f.if_(f.either(f.cmp(">=", at, s.get("window_length")), self._is_short(at))):
+            f.leave(self.more)
+        f.leave(self.line)
 
     def _next_key(self) -> None:
         self.stream.set("mode", Mode.QUERY_KEY)
@@ -394,8 +522,8 @@ class _Step:
         # Without a value; an empty piece, which alone ends in the start state, is no key.
         with f.if_(f.both(f.ne(self.outcome, 0), f.ne(s.get("at"), self._start_at()))):
             automaton = data.named(f, named, 4, NamedWord.AUTOMATON)
-            start = data.automata(f, automaton, 4, AutomatonWord.START)
-            self._apply(named, data.outcomes(f, f.add(data.automata(f, automaton, 4, AutomatonWord.OUTCOME), start)))
+            start = data.automaton(f, automaton, AutomatonWord.START)
+            self._apply(named, data.outcomes(f, f.add(data.automaton(f, automaton, AutomatonWord.OUTCOME), start)))
         self._after_query_piece()
 
     def _query_named(self) -> Value:
@@ -438,8 +566,87 @@ class _Step:
     # --- header lines -----------------------------------------------------------------------------------------------------
 
     def _next_line(self) -> None:
-        self.stream.set("mode", Mode.NAME)
-        self._enter(self.data.http.name)
+        self.stream.set("mode", Mode.LINE)
+
+    def _line(self) -> None:
+        """The end of the head, or a line: a name of letters, digits and hyphens is read by words where nobody asks for one like it."""
+        f, s, data = self.f, self.stream, self.data
+        self._end_of_head()
+        self._same_host()
+        begin, end = self.offset.get(), s.get("window_length")
+        named, other = (f.b.append_basic_block(name) for name in ("named", "other_name"))
+        length = f.var(0, I32)
+        with f.loop(NAME_LENGTHS // words.WORD, NAME_LENGTHS // words.WORD):
+            word = self._word(f.add(begin, length.get()))
+            colons = words.equal(f, word, ord(":"))
+            odd = f.not_(words.plain_letters(f, word))
+            with f.if_(f.ne(f.and_(words.before_first(f, colons), odd), 0)):
+                f.leave(other)
+            with f.if_(f.ne(colons, 0)):
+                length.set(f.add(length.get(), words.first(f, colons)))
+                f.leave(named)
+            length.set(f.add(length.get(), words.WORD))
+        f.leave(other)
+        f.b.position_at_end(named)
+        n = f.and_(length.get(), NAME_LENGTHS - 1)
+        behind = f.add(f.add(begin, n), 1)
+        known = data.names(f, f.to(self._at(begin), I32))
+        asked = f.bits(f.shr(known, n), 1)
+        with f.if_(f.either(f.eq(n, 0), f.cmp(">", behind, end), asked)):
+            f.leave(other)
+        self.at.set(behind)
+        f.leave(self.skip)
+        f.b.position_at_end(other)
+        s.set("mode", Mode.NAME)
+        self._enter(data.http.name)
+        f.leave(self.more)
+
+    def _end_of_head(self) -> None:
+        f = self.f
+        at = self.offset.get()
+        inside = f.cmp("<=", f.add(at, 2), self.stream.get("window_length"))
+        with f.if_(f.both(inside, f.eq(self._word(at, I16), CRLF))):
+            self._consume(I32(2))
+            self._check_limit()
+            f.leave(self.head_ended)
+
+    def _same_host(self) -> None:
+        """A Host line that is the one before to the letter, as it is on most connections."""
+        f, s = self.f, self.stream
+        begin, n = self.offset.get(), s.get("known_host_length")
+        same, other = (f.b.append_basic_block(name) for name in ("same_host", "no_known_host"))
+        field = f.and_(f.or_(self._word(begin), 0x20202020), (1 << 8 * len(HOST_FIELD)) - 1)
+        first = f.not_(s.has("framing", Framing.HOST | Framing.TRAILERS))
+        with f.if_(f.not_(f.both(f.eq(field, words.text(HOST_FIELD)), first, f.ne(n, 0)))):
+            f.leave(other)
+        value = f.add(begin, len(HOST_FIELD))
+        with f.loop(HOST_BYTES // words.WORD, HOST_BYTES // words.WORD) as (i, _):
+            at = f.shl(i, 3)
+            left = f.sub(n, at)
+            known = f.load(s.address("host_text", at), I64)
+            differs = f.var(f.xor(self._word(f.add(value, at)), known))
+            with f.if_(f.cmp("<=", left, words.WORD)):
+                beyond = f.sub(64, f.shl(left, 3))
+                with f.if_(f.eq(f.shl(differs.get(), f.to(f.and_(beyond, 63), I64)), 0)):
+                    f.leave(same)
+                f.leave(other)
+            with f.if_(f.ne(differs.get(), 0)):
+                f.leave(other)
+        f.leave(other)
+        f.b.position_at_end(same)
+        behind = f.add(value, n)
+        ends = f.both(f.cmp("<=", f.add(behind, 2), s.get("window_length")), f.eq(self._word(behind, I16), CRLF))
+        with f.if_(f.not_(ends)):
+            f.leave(other)
+        s.set("host", f.to(s.get("known_host"), I16))
+        s.set("host_length", f.to(n, I16))
+        s.raise_("framing", Framing.HOST)
+        self._consume(f.add(n, len(HOST_FIELD) + 1))
+        self._check_limit()
+        self._consume(I32(1))
+        self._end_of_head()
+        f.leave(self.more)
+        f.b.position_at_end(other)
 
     def _name(self) -> None:
         f, s, data = self.f, self.stream, self.data
@@ -449,6 +656,7 @@ class _Step:
         s.set("header", self.outcome)
         s.set("mode", Mode.SKIP)
         number = self.outcome
+        self.at.set(self.offset.get())
         with f.if_(f.eq(number, 0)):
             f.leave(self.skip)
         with f.if_(s.has("framing", Framing.TRAILERS)):
@@ -457,6 +665,7 @@ class _Step:
             f.leave(self.more)
         with f.if_(f.eq(number, HOST)):
             self._only_line(Framing.HOST, Saw.HOST)
+            s.set("known_host_length", 0)
             self._to_value(self._component(ComponentWord.HOST))
         with f.if_(f.eq(number, LENGTH)):
             self._only_line(Framing.LENGTH, Saw.CONTENT_LENGTH)
@@ -497,6 +706,10 @@ class _Step:
         self._take_lf()
         with f.if_(f.eq(number, HOST)):
             s.set("host", self.outcome)
+            length = f.to(s.get("host_length"), I32)
+            with f.if_(f.cmp("<=", length, HOST_BYTES)):
+                s.set("known_host", f.to(self.outcome, I32))
+                s.set("known_host_length", length)
             f.leave(self.more)
         with f.if_(f.eq(number, ENCODING)):
             with f.if_(f.eq(self.outcome, 0)):
@@ -514,33 +727,34 @@ class _Step:
         self._apply(self._header_named(number), self.outcome)
 
     def _skip(self) -> None:
-        """A value that nobody asks for: words of bytes from 14 on, then bytes up to a CR."""
+        """A value that nobody asks for, from `at` on, to its line's end."""
         f, s = self.f, self.stream
-        begin = self.offset.get()
-        at, end = f.var(begin), s.get("window_length")
-        with f.loop(WINDOW_BYTES // 8, WINDOW_BYTES // 8) as (_, done):
-            with f.if_(f.cmp(">", f.add(at.get(), 8), end)):
-                f.leave(done)
-            word = f.load(s.address("window", f.and_(at.get(), WINDOW_BYTES - 1)), I64)
-            low = f.and_(f.and_(f.sub(word, 14 * ONES), f.not_(word)), 0x80 * ONES)
-            with f.if_(f.ne(low, 0)):
-                f.leave(done)
-            at.set(f.and_(f.add(at.get(), 8), 2 * WINDOW_BYTES - 1))
+        begin, end, at = self.offset.get(), s.get("window_length"), self.at
         ended = f.var(0, I8)
-        with f.loop(8, 8) as (_, done):
+        with f.loop(BLOCKS + 2, BLOCKS + 2) as (_, done):
             with f.if_(f.cmp(">=", at.get(), end)):
                 f.leave(done)
-            byte = self._at(at.get())
-            at.set(f.and_(f.add(at.get(), 1), 2 * WINDOW_BYTES - 1))
-            with f.if_(f.eq(byte, CR)):
-                ended.set(1)
-                f.leave(done)
-            with f.if_(f.either(f.eq(byte, LF), f.eq(byte, 0))):
-                ended.set(2)
-                f.leave(done)
+            low = words.below(f, self._word(at.get()), 14)
+            with f.if_else(f.eq(low, 0)) as (none, some):
+                with none:
+                    at.set(f.and_(f.add(at.get(), words.WORD), INSIDE))
+                with some:
+                    place = f.add(at.get(), words.first(f, low))
+                    at.set(f.and_(f.add(place, 1), INSIDE))
+                    with f.if_(f.cmp(">=", place, end)):
+                        f.leave(done)
+                    byte = self._at(place)
+                    with f.if_(f.eq(byte, CR)):
+                        ended.set(1)
+                        f.leave(done)
+                    with f.if_(f.either(f.eq(byte, LF), f.eq(byte, 0))):
+                        ended.set(2)
+                        f.leave(done)
+        with f.if_(f.cmp(">", at.get(), end)):
+            at.set(end)
+        s.set("mode", Mode.SKIP)
         self._consume(f.sub(at.get(), begin))
-        with f.if_(f.cmp(">", s.get("head"), s.get("limit"))):
-            self.malformed(Saw.HEAD_LIMIT)
+        self._check_limit()
         with f.if_(f.eq(ended.get(), 2)):
             self._bad_value()
         with f.if_(f.eq(ended.get(), 1)):
@@ -629,7 +843,7 @@ class _Step:
         """The automaton takes a byte that an escape stands for."""
         f, s, data = self.f, self.stream, self.data
         automaton = f.to(s.get("automaton"), I32)
-        base, width = (data.automata(f, automaton, 4, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
+        base, width = (data.automaton(f, automaton, w) for w in (AutomatonWord.NEXT, AutomatonWord.WIDTH))
         class_ = data.classes(f, f.add(f.add(f.shl(automaton, 9), 256), f.to(byte, I32)))
         s.set("at", data.next(f, f.add(f.add(base, f.mul(f.to(s.get("at"), I32), width)), f.to(class_, I32))))
 
@@ -686,6 +900,11 @@ class _Step:
             with f.if_(s.has("framing", Framing.TRAILERS)):
                 self.malformed(Saw.TRAILER)
             self.malformed(Saw.HEADER_NAME)
+        f.leave(self.head_ended)
+
+    def _judge(self) -> None:
+        """The head, or what follows the last chunk, was read to its end."""
+        f, s = self.f, self.stream
         with f.if_(s.has("framing", Framing.TRAILERS)):
             self._finish()
             f.leave(self.more)

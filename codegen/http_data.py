@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from policyc.artifact.stream_layout import MAX_STREAM_RULES
+from policyc.codegen.function import I8, I32, Function, Value
 from policyc.codegen.rodata import Rodata
 from policyc.codegen.rows import ACTION_SHIFT, LEVEL_SHIFT
 from policyc.diagnostics import OperationError
-from policyc.ir.http_tables import ACTION, Automaton, Component, HttpTables, NamedValues, Stop
+from policyc.ir.http_tables import ACTION, RUN_BYTES, Automaton, Component, HttpTables, NamedValues, Stop
 from policyc.ir.tables import StreamRules, Tables
 
+NAME_LENGTHS = 32  # names that are at least so long are looked up as those one shorter
+HOST, LENGTH, ENCODING, UPGRADE, EXPECT = FRAMING_HEADERS = 1, 2, 3, 5, 6  # of http_tables.FIXED_HEADERS
 NUMBER_LIMIT = 1 << 16  # automata, L7 rules, classes: u16 in a stream's record
 
 
@@ -20,6 +23,21 @@ class AutomatonWord(IntEnum):
     WIDTH = 1
     OUTCOME = 2
     START = 3
+    RUNS = 4  # how many states have one
+    RUN = 5  # base in `runs`
+
+
+AUTOMATON_WORDS = 8
+
+
+class RunWord(IntEnum):
+    """A run in `runs`, u64."""
+
+    TEXT = 0
+    TARGET = 1  # state | bits of the last word that are beyond the text << RUN_BEYOND_SHIFT
+
+
+RUN_WORDS, RUN_BEYOND_SHIFT = 2, 16
 
 
 class ComponentWord(IntEnum):
@@ -32,7 +50,7 @@ class ComponentWord(IntEnum):
     METHODS = 4
     PATHS = 5
     HOSTS = 6
-    FORMS = 7
+    CLASSES = 7  # of paths, in `http_paths`
     HEADERS = 8
     QUERY_KEY = 9
     QUERIES = 10
@@ -71,6 +89,7 @@ class RuleWord(IntEnum):
     VECTORS = 2
 
 
+FIRST_WORD_SHIFT = 8  # of a class of paths: its form, and above that the first word that has entries
 SET_WORDS = 16  # of a set of rules: how many, rank + 1 of the first without a block, then their numbers
 assert MAX_STREAM_RULES + 2 <= SET_WORDS
 
@@ -85,7 +104,7 @@ class HttpData:
         self._named: list[int] = [0, 0, 0, 0]
         self._masks: list[int] = []
         self._headers: list[int] = []
-        self._forms: list[int] = []
+        self._paths: list[int] = []
         self._entries: list[int] = []
         self.number = {rule.rank: n for n, rule in enumerate(http.rules)}
         self._log = [rule.log for rule in tables.rules]
@@ -102,23 +121,48 @@ class HttpData:
         self.named = rodata.array("http_named", 4, self._named)
         self.masks = rodata.array("http_masks", 8, self._masks)
         self.headers = rodata.array("http_headers", 2, self._headers)
-        self.forms = rodata.array("http_forms", 1, self._forms)
+        self.paths = rodata.array("http_paths", 4, self._paths)
         self.entries = rodata.array("http_entries", 8, self._entries)
+        self.names = rodata.array("http_names", 4, self._names_that_matter())
         self.sets = rodata.array("stream_sets", 4, self._sets(sets))
         self.levels = rodata.array(
             "rule_levels", 4, (r.level << LEVEL_SHIFT - ACTION_SHIFT | int(r.action) for r in tables.rules)
         )
 
+    def automaton(self, f: Function, number: Value, word: AutomatonWord) -> Value:
+        return self.records(f, number, AUTOMATON_WORDS, word)
+
+    def path(self, f: Function, component: Value, class_: Value) -> Value:
+        """What is known of a class (i16) of paths: form | first word << FIRST_WORD_SHIFT, an i32."""
+        first = self.components(f, component, COMPONENT_WORDS, ComponentWord.CLASSES)
+        return self.paths(f, f.add(first, f.to(class_, I32)))
+
+    def form(self, f: Function, component: Value, class_: Value) -> Value:
+        """The form (i8) of targets of a class (i16) of paths."""
+        return f.to(self.path(f, component, class_), I8)
+
     def _automata(self, rodata: Rodata, automata: Iterable[Automaton]) -> None:
         records: list[int] = []
         classes, next_ = bytearray(), list[int]()
+        runs = [0] * RUN_WORDS  # so that there is one
         outcomes: list[int] = []
         for a in automata:
-            records += [len(next_), a.width, len(outcomes), a.start]
+            record: dict[int, int] = {
+                AutomatonWord.NEXT: len(next_),
+                AutomatonWord.WIDTH: a.width,
+                AutomatonWord.OUTCOME: len(outcomes),
+                AutomatonWord.START: a.start,
+                AutomatonWord.RUNS: len(a.runs),
+                AutomatonWord.RUN: len(runs) // RUN_WORDS,
+            }
+            records += [record.get(w, 0) for w in range(AUTOMATON_WORDS)]
+            for text, target in a.runs:
+                runs += [int.from_bytes(text, "little"), target | 8 * (RUN_BYTES - len(text)) << RUN_BEYOND_SHIFT]
             classes += a.classes + a.decoded
             next_ += a.next
             outcomes += a.outcome
-        self.automata = rodata.array("http_automata", 4, records)
+        self.records = rodata.array("http_automata", 4, records)
+        self.runs = rodata.array("http_runs", 8, runs)
         self.classes = rodata.array("http_classes", 1, classes)
         self.next = rodata.array("http_next", 2, next_)
         self.outcomes = rodata.array("http_outcomes", 2, outcomes)
@@ -131,8 +175,9 @@ class HttpData:
             )
             who = e.rank | flags << ENTRY_FLAGS_SHIFT | e.index << ENTRY_INDEX_SHIFT
             self._entries += [who, e.conditions, e.absent, 0]
-        forms, headers, queries = len(self._forms), len(self._headers), len(self._named) // 4
-        self._forms += c.forms
+        classes, headers, queries = len(self._paths), len(self._headers), len(self._named) // 4
+        for form, words in zip(c.forms, c.paths, strict=True):
+            self._paths.append(form | next((n for n, word in enumerate(words) if word), c.words) << FIRST_WORD_SHIFT)
         for named in c.queries:
             self._name(named)
         for asked in c.headers:
@@ -145,7 +190,7 @@ class HttpData:
             ComponentWord.METHODS: self._vector(c.methods),
             ComponentWord.PATHS: self._vector(c.paths),
             ComponentWord.HOSTS: self._vector(c.hosts),
-            ComponentWord.FORMS: forms,
+            ComponentWord.CLASSES: classes,
             ComponentWord.HEADERS: headers,
             ComponentWord.QUERY_KEY: c.query_key,
             ComponentWord.QUERIES: queries,
@@ -170,6 +215,21 @@ class HttpData:
 
     def _rule(self, rank: int, component: int, limit: int) -> list[int]:
         return [component, limit, self._vector((self.http.components[component].rules[rank],)), 0]
+
+    def _names_that_matter(self) -> list[int]:
+        """By the low five bits of a name's first letter: bit N is set where a name of N letters is one of framing, or asked for."""
+        http = self.http
+        count = len(http.headers)
+        texts = [(http.headers[n], False) for n in FRAMING_HEADERS]
+        for n in range(1, 2 * count):
+            if n % count and any(c.headers[n] is not None for c in http.components):
+                texts.append((http.headers[n % count], n > count))
+        lengths = [0] * NAME_LENGTHS
+        for name, has_variants in texts:
+            first = ord(name[0])
+            for letter in b"-_" if has_variants and first in b"-_" else (first,):
+                lengths[letter % NAME_LENGTHS] |= 1 << min(len(name), NAME_LENGTHS - 1)
+        return lengths
 
     def _sets(self, sets: dict[StreamRules | None, int]) -> list[int]:
         words: list[int] = []

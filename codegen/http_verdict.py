@@ -23,6 +23,7 @@ from policyc.codegen.http_data import (
     ENTRY_INDEX_SHIFT,
     ENTRY_UPGRADE,
     ENTRY_WORDS,
+    FIRST_WORD_SHIFT,
     ComponentWord,
     EntryWord,
     HttpData,
@@ -131,7 +132,7 @@ def _build_evaluate(module: ir.Module, debug: DebugInfo, data: HttpData, span: S
     with f.if_(f.both(has_body, bodyless)):
         needs.set(f.or_(needs.get(), ENTRY_BODY))
     f.store(search, needs.get(), offset=_NEEDS)
-    s.set("cursor", 0)
+    s.set("cursor", f.shr(data.path(f, s.get("component"), s.get("path")), FIRST_WORD_SHIFT))
     s.set("candidates", 0)
     most = max(c.words + len(c.entries) for c in data.http.components) + 1
     f.repeat(most, step, search)
@@ -156,9 +157,7 @@ def _outcome(f: Function, data: HttpData, s: Stream, search: Value, prefix: str)
         s.set("saw", int(saw))
         outcome(0, Reason.L7_MALFORMED, 0, f.add(s.get(prefix + "rank"), 1))
 
-    form = data.forms(
-        f, f.add(data.components(f, s.get("component"), COMPONENT_WORDS, ComponentWord.FORMS), f.to(s.get("path"), I32))
-    )
+    form = data.form(f, s.get("component"), s.get("path"))
     with f.if_(f.both(f.cmp(">=", form, ABSOLUTE), f.eq(f.load(search, I32, _NAMED), 0))):
         is_malformed(Saw.TARGET)
     entry, rule = f.load(search, I32, _ENTRY), f.load(search, I32, _RANK)

@@ -32,6 +32,12 @@ def _find_index(f: Function, maps: Maps, family: int, address: Value, index: Var
         index.set(f.load(found, I32))
 
 
+def class_of(f: Function, index: Value) -> Value:
+    """The class (i32) of the peer with this endpoint index."""
+    known = f.select(f.eq(index, HOST_ENDPOINT), I32(PeerClassCode.HOST), I32(PeerClassCode.ENDPOINT))
+    return f.select(f.eq(index, 0), I32(PeerClassCode.WORLD), known)
+
+
 def near_owner(f: Function, maps: Maps, flow: Flow) -> Value:
     """The endpoint index of the local address, like `peer_of`; asked so often that an array stands in front."""
     owner = f.var(0, I32)
@@ -61,11 +67,7 @@ def set_peer(f: Function, maps: Maps, flow: Flow, key: Value | None = None) -> N
         address = key
     index = peer_of(f, maps, flow.get("family"), address)
     flow.set("peer", index)
-    class_ = f.select(
-        f.eq(index, 0), I32(PeerClassCode.WORLD),
-        f.select(f.eq(index, HOST_ENDPOINT), I32(PeerClassCode.HOST), I32(PeerClassCode.ENDPOINT)),
-    )  # fmt: skip
-    flow.set("peer_class", class_)
+    flow.set("peer_class", class_of(f, index))
     flow.set("peer_slot", 0)
     with f.if_(f.cmp(">", index, HOST_ENDPOINT)):
         endpoint = f.lookup_index(maps["endpoints"], index)

@@ -16,7 +16,7 @@ from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, Function, Value
 
 WINDOW_BYTES = 128  # of the buffer at hand, as many as are looked at at once
-SLACK = 32  # texts are copied in blocks of so many bytes, each over the beginning of what is written after it
+SLACK = 40  # texts are copied in blocks of so many bytes, which may reach over their end: the method's into that of the path, which comes later
 
 _FIELDS: list[tuple[str, int]] = [
     # The connection.
@@ -34,6 +34,9 @@ _FIELDS: list[tuple[str, int]] = [
     ("state", 2),  # State bits
     ("run_mode", 1),  # … and the Mode in which they were passed over (`run`)
     ("more", 1),  # behind the server's buffer at hand others waited
+    # The Host line that was read last, whose text is `host_text`: what is said again is not read again.
+    ("known_host", 4),  # its class
+    ("known_host_length", 4),  # bytes of the text; 0: there is none
     ("rank", 4),  # of the connection's rule
     ("audit_rank", 4),
     ("level", 4),  # of the rules that are being collected: level << 2 | action
@@ -110,9 +113,9 @@ _FIELDS: list[tuple[str, int]] = [
     ("cursor", 4),  # while entries are asked: the word
     ("candidates", 8),  # … and what is left of it
     # Between two requests a flow record stands here (SCRATCH).
-    ("method_text", METHOD_BYTES),
-    ("path_text", PATH_BYTES),
     ("host_text", HOST_BYTES + SLACK),
+    ("method_text", METHOD_BYTES),
+    ("path_text", PATH_BYTES + SLACK),
     ("window", WINDOW_BYTES + SLACK),
 ]
 
@@ -161,15 +164,16 @@ class Mode(IntEnum):
     LENGTH = 11  # Content-Length
     LENGTH_END = 12  # spaces behind it
     LINE_END = 13  # LF of a header line
-    HEAD_END = 14  # LF of the empty line
-    CHUNK_SIZE = 15
-    CHUNK_LF = 16
-    CHUNK_END = 17  # CR behind a chunk
-    CHUNK_END_LF = 18
-    UPGRADED = 19  # an allowed Upgrade that the server has not answered
-    BODY = 20
-    CHUNK = 21
-    OPAQUE = 22
+    LINE = 14  # nothing of a header line yet, nor of the empty one
+    HEAD_END = 15  # LF of the empty line
+    CHUNK_SIZE = 16
+    CHUNK_LF = 17
+    CHUNK_END = 18  # CR behind a chunk
+    CHUNK_END_LF = 19
+    UPGRADED = 20  # an allowed Upgrade that the server has not answered
+    BODY = 21
+    CHUNK = 22
+    OPAQUE = 23
 
 
 class Framing(IntEnum):
@@ -191,9 +195,9 @@ for _name, _bytes in _FIELDS:
     OFFSET[_name] = _size
     _size += _bytes
 assert _size <= STREAM_SIZE, _size
-SCRATCH = OFFSET["method_text"]
+SCRATCH = OFFSET["host_text"]
 assert SCRATCH + flow.SIZE <= STREAM_SIZE
-REQUEST_BEGIN, REQUEST_END = OFFSET["content_length"], OFFSET["method_text"]
+REQUEST_BEGIN, REQUEST_END = OFFSET["content_length"], SCRATCH
 TUPLE_END = OFFSET["generation"]
 _TYPES = {1: I8, 2: I16, 4: I32, 8: I64}
 _WIDTH = dict(_FIELDS)

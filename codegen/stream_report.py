@@ -15,11 +15,10 @@ from policyc.artifact.stream_layout import (
     StreamHook,
 )
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.flow import SIZE, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.parse import TCP
-from policyc.codegen.peer import set_peer
+from policyc.codegen.peer import class_of, peer_of
 from policyc.codegen.records import CONFIG_EVENTS, STREAM_EVENT_OFFSETS
 from policyc.codegen.report import count_reason, count_rule
 from policyc.codegen.stream import Stream, debug_type
@@ -107,12 +106,9 @@ def _put_ends(f: Function, maps: Maps, s: Stream, event: Value, arrives: Value) 
                 f.copy(event, STREAM_EVENT_OFFSETS["destination"], s.address(destination), 0, 16, I32)
                 f.store(event, s.get(f"{source}_port"), offset=STREAM_EVENT_OFFSETS["source_port"])
                 f.store(event, s.get(f"{destination}_port"), offset=STREAM_EVENT_OFFSETS["destination_port"])
-    # The peer as it is now: the flow record of the last match has been written over.
-    memory = f.slot(ir.ArrayType(I8, SIZE), "flow")
-    f.zero(memory, SIZE)
-    flow = Flow(f, memory)
-    f.copy(flow.address("match"), 0, s.address("remote"), 0, 16)
-    flow.set("family", s.get("family"))
-    set_peer(f, maps, flow)
-    f.store(event, flow.get("peer"), offset=STREAM_EVENT_OFFSETS["peer"])
-    f.store(event, f.to(flow.get("peer_class"), I8), offset=STREAM_EVENT_OFFSETS["peer_class"])
+    # The peer as it is now.
+    address = f.slot(ir.ArrayType(I8, 16), "address")
+    f.copy(address, 0, s.address("remote"), 0, 16)
+    peer = peer_of(f, maps, s.get("family"), address)
+    f.store(event, peer, offset=STREAM_EVENT_OFFSETS["peer"])
+    f.store(event, f.to(class_of(f, peer), I8), offset=STREAM_EVENT_OFFSETS["peer_class"])

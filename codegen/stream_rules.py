@@ -52,7 +52,15 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, matcher: Matcher, dat
     direction = f.to(s.get("direction"), I32)
     f.call(matcher.match_policy, flow.pointer, direction, flow.get("key"))
     s.drop("state", State.MUST_MATCH | State.TOO_MANY)
-    for name in ("rules_length", "audit_rules_length", "plain", "audit_plain", "limit", "audit_limit"):
+    for name in (
+        "rules_length",
+        "audit_rules_length",
+        "plain",
+        "audit_plain",
+        "limit",
+        "audit_limit",
+        "known_host_length",
+    ):
         s.set(name, 0)
     s.set("logs", flow.get("log"))
     record = f.lookup_index(maps["identities"], flow.get("subject_slot"))

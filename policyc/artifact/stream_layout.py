@@ -39,7 +39,7 @@ SOCKET_STREAM = struct.Struct("<Q")
 EXPECTED = struct.Struct("<I")  # 1
 EXPECTED_ENTRIES = 4096
 
-STREAM_SIZE = 720  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
+STREAM_SIZE = 784  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
 STREAM_ENTRIES = 16384
 # L7 rules of one level that may judge one connection; of more it is not taken over: denied (`l7-not-seen`).
 MAX_STREAM_RULES = 12

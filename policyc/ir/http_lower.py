@@ -20,6 +20,7 @@ from policyc.ir.http_guards import (
     path_reading,
     value_reading,
 )
+from policyc.ir.http_runs import with_runs
 from policyc.ir.http_tables import (
     FIXED_HEADERS,
     FIXED_METHODS,
@@ -35,6 +36,7 @@ from policyc.model import Action, HttpBlock, HttpEntry, Pattern, PolicySet, Rule
 
 Entries = int  # a set of a component's entries: bit E for entry E
 ANY_METHOD = "*"
+UNLIKELY_PATH = b"/~~~~~~~~"
 NO_PATH: tuple[Entries, int] = (0, -1)  # what is malformed: the first class of paths
 
 
@@ -178,7 +180,8 @@ class _Lowering:
                 chosen |= any_path
             return found.setdefault((chosen, form), len(found))
 
-        index = self.automata.add(automaton(path_reading(), sources, len(sets), classify, "path"))
+        built = automaton(path_reading(), sources, len(sets), classify, "path")
+        index = self.automata.add(with_runs(built, UNLIKELY_PATH))
         return index, [chosen for chosen, _ in found], [max(form, ORIGIN) for _, form in found]
 
     def _hosts(self, entries: Sequence[HttpEntry]) -> tuple[int, list[Entries]]:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 ACTION = 0x8000
+RUN_BYTES = 8
 WORD_BITS = 64
 MAX_CONDITIONS = 64
 
@@ -47,17 +48,21 @@ class Stop(IntEnum):
 
 @dataclass(frozen=True)
 class Automaton:
+    """`runs[s]`, for the first so many states: a text of up to RUN_BYTES and the state that `next` leads to over it, without an action."""
+
     classes: bytes  # 256
     decoded: bytes  # 256
     width: int
     next: tuple[int, ...]
     outcome: tuple[int, ...]
     start: int = 0
+    runs: tuple[tuple[bytes, int], ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of read-only data."""
-        return len(self.classes) + len(self.decoded) + 2 * (len(self.next) + len(self.outcome))
+        cells = len(self.next) + len(self.outcome)
+        return len(self.classes) + len(self.decoded) + 2 * cells + 2 * RUN_BYTES * len(self.runs)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from policyc.ir.http_tables import (
     FIXED_HEADERS,
     FIXED_METHODS,
     MAX_CONDITIONS,
+    RUN_BYTES,
     WORD_BITS,
     Automaton,
     Component,
@@ -36,7 +37,7 @@ def _check(place: str, holds: bool, message: str) -> None:
         raise VerifyError(f"{place}: {message}")
 
 
-def _verify_automaton(place: str, automaton: Automaton) -> None:
+def verify_automaton(place: str, automaton: Automaton) -> None:
     states, width = len(automaton.outcome), automaton.width
     _check(place, 0 < states <= ACTION, f"has {states} states")
     _check(place, 0 <= automaton.start < states, f"begins in state {automaton.start} of {states}")
@@ -50,6 +51,12 @@ def _verify_automaton(place: str, automaton: Automaton) -> None:
     _check(place, set(automaton.classes + automaton.decoded) == set(columns), "has a class without a byte")
     acting = [c for c in set(automaton.decoded) if not ACTIONS.isdisjoint(columns[c])]
     _check(place, not acting, f"has actions on bytes of escapes: {acting}")
+    _check(place, len(automaton.runs) <= states, "has runs of states that do not exist")
+    for state, (text, target) in enumerate(automaton.runs):
+        at = state
+        for byte in text:
+            at = automaton.next[at * width + automaton.classes[byte]] if at < ACTION else at
+        _check(place, 0 < len(text) <= RUN_BYTES and at == target, f"has a run from state {state} that leads elsewhere")
 
 
 class _HttpVerifier:
@@ -59,7 +66,7 @@ class _HttpVerifier:
     def run(self) -> None:
         tables = self.tables
         for index, automaton in enumerate(tables.automata):
-            _verify_automaton(f"automaton {index}", automaton)
+            verify_automaton(f"automaton {index}", automaton)
         _check("automata", len(set(tables.automata)) == len(tables.automata), "some are equal")
         self.names("methods", tables.methods, FIXED_METHODS)
         self.names("headers", tables.headers, FIXED_HEADERS)

@@ -133,6 +133,9 @@ class HeadMachine:
         """To the byte that ends it, which is taken. `escapes`: one that is none is malformed."""
         state = automaton.start
         while True:
+            if state < len(automaton.runs) and self.data.startswith(automaton.runs[state][0], self.at):
+                text, state = automaton.runs[state]
+                self.at += len(text)
             byte = self.data[self.at]
             self.at += 1
             cell = automaton.next[state * automaton.width + automaton.classes[byte]]

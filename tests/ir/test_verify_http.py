@@ -90,6 +90,8 @@ def cells(value: int, class_of: Callable[[Automaton], int]) -> Callable[[Automat
         (automaton(next=cells(ACTION, lambda a: a.decoded[0x41])), "has actions on bytes of escapes"),
         (automaton(classes=lambda a: b"\xff" * 256), "has a class that is not below"),
         (automaton(outcome=lambda a: (*a.outcome[:-1], 99)), f"component 0 path: automaton {PATH} has outcome 99"),
+        (automaton(runs=lambda a: ((b"/", a.start),)), "has a run from state 0 that leads elsewhere"),
+        (automaton(runs=lambda a: ((b"a" * 9, 0),)), "has a run from state 0 that leads elsewhere"),
         (lambda t: replace(t, automata=(*t.automata, t.automata[0])), "automata: some are equal"),
         (lambda t: replace(t, method=99), "method: automaton 99 does not exist"),
         (lambda t: replace(t, methods=t.methods[1:]), "methods: do not begin with the fixed ones"),

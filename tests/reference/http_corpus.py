@@ -85,6 +85,7 @@ def post(*headers: str, body: bytes = b"") -> bytes:
 
 
 ALL, ENTRY = '* "/**"', by("r1.1")
+CHUNKED = "Transfer-Encoding: chunked"
 HIDDEN = req("GET /hidden")
 PUBLIC = '* "/a"'  # everything else is hidden
 
@@ -192,6 +193,7 @@ TARGETS = [
     case("behind CONNECT before the answer", 'CONNECT "x:443"', req("CONNECT x:443") + b"\x16", ENTRY, bad(Saw.EARLY_BYTES, "closed")),
 ]  # fmt: skip
 H = bad(Saw.HOST)
+LONG_NAMES = [("x-" + "0a1b2c3d" * 4)[:n] for n in (7, 8, 31, 32, 33)]
 HOSTS = [
     host('"a.example"', "a.example", ENTRY),
     host('"a.example"', "A.Example", ENTRY),
@@ -219,6 +221,12 @@ HOSTS = [
     case("Host twice in 1.0", ALL, req("GET / HTTP/1.0", "host: x"), H),
     case("no Host in 1.0", ALL, req("GET / HTTP/1.0", host=None), ENTRY),
     case("no Host in 1.0: a condition does not hold", 'GET "/" host ~".*"', req("GET / HTTP/1.0", host=None), NO),
+    *(case(f"host {first!r} and then {second!r}", f'* host "{first}"', (req("GET /a", host=first), req("GET /b", host=second)), ENTRY, found)
+      for first in ("a.example", "8letters", "l" * 59) for second, found in (
+        (first, ENTRY), (first.upper(), ENTRY), (first + ":80", ENTRY), (first + "x", NO), (first[:-1], NO), ("x" + first[1:], NO), (first[:-1] + "x", NO),
+        (None, H), ("", NO), (first + " x", H), (first + "\r\nHost: " + first, H),
+    )),
+    case("a Host line in trailers, said before", ALL, (req("POST /a", CHUNKED, body=b"0\r\nHost: x\r\n\r\n"),), bad(Saw.TRAILER, "closed")),
 ]  # fmt: skip
 HEADERS = [
     header('"N" "v"', ("N: v",), ENTRY),
@@ -238,6 +246,10 @@ HEADERS = [
     header('"N"', ("N:",), ENTRY),
     header('"N"', ("M: what",), NO),
     header('"A-B"', ("A_B: what",), NO),
+    *(header(f'"{name}" "v"', (f"{name}: v",), ENTRY) for name in LONG_NAMES),
+    *(header(f'"{name}" absent', (f"{name}x: v", f"{name[:-1]}: v", f"{name[:-1]}x: v"), ENTRY) for name in LONG_NAMES),
+    *(header(f'"{name}" absent', (f"{name[:-1]}: v", f"{name.upper()}: v"), NO) for name in LONG_NAMES),
+    header('"_-A" absent', ("-_A: v",), NO),
     header('"A-B" absent', (), ENTRY),
     header('"A-B" absent', ("a-b: 1",), NO),
     header('"A-B" absent', ("A_B: 1",), NO),
@@ -275,6 +287,10 @@ QUERIES = [
     query('"k" ~"[0-9]+"', "/?k=12", ENTRY),
 ]  # fmt: skip
 DENIES = [
+    # What the machine takes at once ends in the middle of such a line, or at its end.
+    *(case(f"a line of {before} bytes, then {tabs} tabs and {n} letters before what is denied", f'{ALL} deny * header "B"',
+           req("GET /a", "P: " + "x" * (before - 5), "A:" + "\t" * tabs + "x" * n, "B: 1"), denied("r1.2"))
+      for before in (75,) for tabs in (0, 2, 3, 9) for n in range(122, 126)),
     case("deny beats allow", f'{ALL} deny * "/a"', req("GET /a"), denied("r1.2")),
     case("deny of another rule beats allow", (ALL, 'deny * "/a"'), req("GET /a"), denied("r2.1")),
     case("the first denying entry is told", 'deny * "/**" deny * "/a"', req("GET /a"), denied("r1.1")),
@@ -303,7 +319,6 @@ DENIES = [
 
 CL, TE = bad(Saw.CONTENT_LENGTH), bad(Saw.TRANSFER_ENCODING)
 N, V, S = bad(Saw.HEADER_NAME), bad(Saw.HEADER_VALUE), bad(Saw.START_LINE)
-CHUNKED = "Transfer-Encoding: chunked"
 CHUNK, TRAILER = bad(Saw.CHUNK, "closed"), bad(Saw.TRAILER, "closed")
 LINES = [
     *(case(f"raw {raw!r}", ALL, raw + b"\r\nHost: x\r\n\r\n", found) for raw, found in (
@@ -316,6 +331,8 @@ LINES = [
         (b"A : b", N), (b"A\t: b", N), (b": b", N), (b"A", N), (b"A b: c", N), (b"A(: c", N), (b"A\x00: c", N), (b"\xe9: c", N), (b"A\nB: c", N),
         (b"A: b\x00", V), (b"A: b\nC: d", V), (b"A: b\rC: d", V), (b"A: b\r\r", V), (b"A: b\r\n c", bad(Saw.FOLDED_LINE)), (b"A: b\r\n\tc", bad(Saw.FOLDED_LINE)),
         (b" A: b", bad(Saw.FOLDED_LINE)), (b"A: \x01\x7f\xff", ENTRY), (b"A:", ENTRY), (b"!#$%&'*+-.^_`|~: x", ENTRY),
+        (b"A: \t\x01\x0b\x0c\x0d\x0d", V), (b"A: 123456\x01\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t", ENTRY), (b"A: 1234567\x00", V),
+        *((b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n] + odd + b"b: c", N) for n in (7, 8, 31, 32) for odd in (b" ", b"[", b"\xba", b"\x00")),
     )),
     case("bare LF ends the head", ALL, b"GET / HTTP/1.1\r\nHost: x\r\n\n", N),
     case("CR without LF at the end", ALL, b"GET / HTTP/1.1\r\nHost: x\r\n\rX", N),
