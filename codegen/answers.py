@@ -21,9 +21,11 @@ from policyc.codegen.words import ONES
 from policyc.ir.http_tables import METHOD_CONNECT
 from policyc.model import Span
 
-PIECE, BEYOND = 64, 16  # bytes read at once, and what is seen of those behind them
-ROOM = 104  # what the verifier thinks may be looked at behind a newline
+LENGTH, ENCODING = b"content-length:", b"transfer-encoding:"
 LENGTH_BYTES = 16  # of a Content-Length: its digits, spaces before them and the CR
+PIECE, BEYOND = 128, 32  # bytes read at once, and of the last line in them what is looked at behind them
+ROOM = PIECE + BEYOND + 8  # what the verifier thinks may be looked at behind a newline
+CHUNK_LINE = 64
 MOST_PIECES = 128  # of one packet
 HEADS = 64  # requests
 LONGEST = 1 << 30  # bytes of a body or chunk; sequence numbers wrap
@@ -40,9 +42,8 @@ class Awaits(IntEnum):
 
 class _Phase(IntEnum):
     FIRST_LINE = 0
-    LINE = 1
-    WITHIN_LINE = 2
-    CHUNK = 3
+    HEAD = 1  # what is behind it
+    CHUNK = 2
 
 
 def build(module: ir.Module, debug: DebugInfo, maps: Maps, see_mptcp: ir.Function, span: Span) -> ir.Function:
@@ -63,15 +64,11 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, see_mptcp: ir.Functio
     with f.if_(f.is_null(pointer)):
         f.ret(0)
     s = Stream(f, pointer)
-    mode = s.get("answer_mode")
-    with f.if_(f.eq(mode, Awaits.LOST)):
+    with f.if_(f.not_(concern(f, flow, s))):
         f.ret(0)
     payload = flow.get("payload")
     ahead = f.sub(s.get("answer_at"), flow.get("sequence"))
-    # Beyond this packet, or before it (a packet was lost on its way here).
-    with f.if_(f.cmp(">", ahead, payload)):
-        f.ret(0)
-    with f.if_(f.eq(mode, Awaits.END)):
+    with f.if_(f.eq(s.get("answer_mode"), Awaits.END)):
         s.add("answered", 1)
         s.set("answer_mode", Awaits.HEAD)
         with f.if_(f.eq(ahead, payload)):
@@ -83,10 +80,17 @@ def build(module: ir.Module, debug: DebugInfo, maps: Maps, see_mptcp: ir.Functio
     s.set("watch_phase", f.select(chunk, I8(_Phase.CHUNK), I8(_Phase.FIRST_LINE)))
     # Without an end in this packet it is lost; what ends in it, or beyond it, says so.
     s.set("answer_mode", Awaits.LOST)
-    f.repeat(MOST_PIECES, step, context_slot(f, f.args[0], pointer))
+    f.repeat(MOST_PIECES, step, context_slot(f, f.args[0], s.pointer))
     with f.if_(f.ne(s.get("answer_mode"), Awaits.LOST)):
         s.set("answer_at", f.add(flow.get("sequence"), f.sub(s.get("watch_at"), begins)))
     return f.close()
+
+
+def concern(f: Function, flow: Flow, s: Stream) -> Value:
+    """Whether a server's packet has anything to read; one within a body whose end is known has not."""
+    # Beyond this packet, or before it (a packet was lost on its way here).
+    ahead = f.sub(s.get("answer_at"), flow.get("sequence"))
+    return f.both(f.cmp("<=", ahead, flow.get("payload")), f.ne(s.get("answer_mode"), Awaits.LOST))
 
 
 def _build_step(module: ir.Module, debug: DebugInfo, span: Span) -> ir.Function:
@@ -118,9 +122,7 @@ class _Step:
             self._first_line()
         with f.if_(f.eq(s.get("watch_phase"), _Phase.CHUNK)):
             self._chunk()
-        with f.if_(f.eq(s.get("watch_phase"), _Phase.LINE)):
-            self._line()
-        self._rest_of_line()
+        self._lines()
 
     def _read(self) -> None:
         """Up to PIECE bytes, zeros behind them."""
@@ -134,28 +136,34 @@ class _Step:
     def _byte(self, at: int) -> Value:
         return self.f.load(self.piece, I8, at)
 
-    def _begins_with(self, text: bytes, at: int = 0) -> Value:
-        """Whether the piece has the letters, of either case."""
+    def _begins_with(self, text: bytes, line: Value) -> Value:
+        """Whether the letters, of either case, stand at a pointer."""
         f = self.f
-        return f.both(*(f.eq(f.or_(self._byte(at + i), 0x20), b | 0x20) for i, b in enumerate(text)))
+        return f.both(*(f.eq(f.or_(f.load(line, I8, i), 0x20), b | 0x20) for i, b in enumerate(text)))
 
-    def _newlines(self, word: int) -> Value:
-        """The top bits (i64) of those bytes of a word of the piece that are LF."""
+    def _newlines(self, at: Value) -> Value:
+        """The top bits (i64) of those bytes of the piece's word at `at` that are LF."""
         f = self.f
-        x = f.xor(f.load(self.piece, I64, 8 * word), LF * ONES)
+        x = f.xor(f.load(self.piece, I64, at), LF * ONES)
         low = f.add(f.and_(x, 0x7F * ONES), 0x7F * ONES)
         return f.and_(f.not_(f.or_(low, x)), 0x80 * ONES)
 
-    def _newline(self) -> Value:
-        """Where the piece has its first LF (i32), PIECE if nowhere."""
+    def _behind(self, hits: Value) -> Value:
+        """Of a word with such bits the place (i64, 1 to 8) behind the first."""
         f = self.f
-        found = f.var(PIECE, I32)
+        # Below the first bit all are ones; of each byte that has some the lowest is counted.
+        below = f.and_(f.sub(f.and_(hits, f.sub(I64(0), hits)), 1), ONES)
+        return f.and_(f.shr(f.mul(below, ONES), 56), 15)
+
+    def _newline(self) -> Value:
+        """Where the first CHUNK_LINE bytes of the piece have an LF (i32), CHUNK_LINE if nowhere."""
+        f = self.f
+        found = f.var(CHUNK_LINE, I32)
         done = f.b.append_basic_block("newline")
-        for word in range(PIECE // 8):
-            hits = self._newlines(word)
+        for word in range(CHUNK_LINE // 8):
+            hits = self._newlines(8 * word)
             with f.if_(f.ne(hits, 0)):
-                place = f.and_(f.shr(f.b.cttz(hits, ir.Constant(ir.IntType(1), 1)), 3), 7)
-                found.set(f.add(f.to(place, I32), 8 * word))
+                found.set(f.add(f.to(self._behind(hits), I32), 8 * word - 1))
                 f.leave(done)
         f.leave(done)
         f.b.position_at_end(done)
@@ -169,7 +177,7 @@ class _Step:
         # Bytes that nobody asked for, no answer, or one to a request that `heads` does not remember.
         waiting = f.sub(s.get("begun"), s.get("answered"))
         unknown = f.either(f.eq(waiting, 0), f.cmp(">", waiting, HEADS))
-        with f.if_(f.either(unknown, f.not_(self._begins_with(b"HTTP/1.")))):
+        with f.if_(f.either(unknown, f.not_(self._begins_with(b"HTTP/1.", self.piece)))):
             f.ret(1)
         digits = [f.to(f.sub(self._byte(9 + i), ord("0")), I32) for i in range(3)]
         with f.if_(f.either(*(f.cmp(">", d, 9) for d in digits))):
@@ -177,66 +185,61 @@ class _Step:
         s.set("watch_status", f.add(f.add(f.mul(digits[0], 100), f.mul(digits[1], 10)), digits[2]))
         for name in ("watch_has_length", "watch_chunked", "watch_length"):
             s.set(name, 0)
-        s.set("watch_phase", _Phase.WITHIN_LINE)
+        s.set("watch_phase", _Phase.HEAD)
 
-    def _rest_of_line(self) -> None:
-        """To the next line that matters: the last, or one that says how long the answer is. Others are passed over by their first letters."""
+    def _lines(self) -> None:
+        """Those that begin in the piece: one that says how long the answer is, and the last. Others are passed over by their first letters."""
         f, s = self.f, self.s
-        found = f.b.append_basic_block("line_found")
+        ended = f.b.append_basic_block("last_line")
         place = f.var(0, I32)
-        for word in range(PIECE // 8):
-            hits = f.var(self._newlines(word))
-            for _ in range(2):  # a line has more than four bytes
-                with f.if_(f.ne(hits.get(), 0)):
-                    # 0 to 7; were LLVM told so it would add it to the aligned piece by an OR, which the kernel refuses.
-                    index = f.and_(f.shr(f.b.cttz(hits.get(), ir.Constant(ir.IntType(1), 1)), 3), 15)
-                    place.set(f.add(f.to(index, I32), 8 * word))
-                    behind = f.at_offset(self.piece, f.add(index, 8 * word + 1))
-                    first, ninth = f.load(behind, I8), f.or_(f.load(behind, I8, 8), 0x20)
-                    folded = f.or_(first, 0x20)
-                    matters = f.either(
-                        f.eq(first, CR),
-                        f.both(f.eq(folded, ord("c")), f.eq(ninth, ord("l"))),
-                        f.both(f.eq(folded, ord("t")), f.eq(ninth, ord("-"))),
-                    )
-                    with f.if_(matters):
-                        f.leave(found)
-                    hits.set(f.and_(hits.get(), f.sub(hits.get(), 1)))
+        with f.loop(PIECE // 8, PIECE // 8) as (word, _):
+            at = f.shl(f.to(word, I64), 3)
+            hits = f.var(self._newlines(at))
+            with f.if_(f.ne(hits.get(), 0)), f.loop(2, 2) as (_, passed):  # a line has more than four bytes
+                behind = f.add(at, self._behind(hits.get()))
+                line = f.at_offset(self.piece, behind)
+                first, ninth = f.load(line, I8), f.or_(f.load(line, I8, 8), 0x20)
+                with f.if_(f.both(f.eq(first, CR), f.eq(f.load(line, I8, 1), LF))):
+                    place.set(f.to(behind, I32))
+                    f.leave(ended)
+                folded = f.or_(first, 0x20)
+                with (
+                    f.if_(f.both(f.eq(folded, ord("c")), f.eq(ninth, ord("l")))),
+                    f.if_(self._begins_with(LENGTH, line)),
+                ):
+                    self._content_length(f.at_offset(line, len(LENGTH)))
+                with (
+                    f.if_(f.both(f.eq(folded, ord("t")), f.eq(ninth, ord("-")))),
+                    f.if_(self._begins_with(ENCODING, line)),
+                ):
+                    s.set("watch_chunked", 1)
+                hits.set(f.and_(hits.get(), f.sub(hits.get(), 1)))
+                with f.if_(f.eq(hits.get(), 0)):
+                    f.leave(passed)
         self._advance(PIECE)
         f.ret(0)
-        f.b.position_at_end(found)
-        s.set("watch_phase", _Phase.LINE)
-        self._advance(f.add(place.get(), 1))
-        f.ret(0)
+        f.b.position_at_end(ended)
+        self._advance(f.add(place.get(), 2))
+        self._head_ended()
 
-    def _line(self) -> None:
-        f = self.f
-        with f.if_(f.both(f.eq(self._byte(0), CR), f.eq(self._byte(1), LF))):
-            self._advance(2)
-            self._head_ended()
-        with f.if_(self._begins_with(b"content-length:")):
-            self._content_length()
-        with f.if_(self._begins_with(b"transfer-encoding:")):
-            self.s.set("watch_chunked", 1)
-        self.s.set("watch_phase", _Phase.WITHIN_LINE)
-
-    def _content_length(self) -> None:
-        """Its digits stand in the piece, or the answer cannot be followed."""
+    def _content_length(self, value: Value) -> None:
+        """Its digits are among the bytes that are looked at, or the answer cannot be followed."""
         f, s = self.f, self.s
-        s.set("watch_length", 0)
-        s.set("watch_ended", 0)  # 1: by the end of the line, 2: by something else
-        for at in range(len(b"content-length:"), len(b"content-length:") + LENGTH_BYTES):
-            byte = self._byte(at)
+        length, ended = f.var(0, I32), f.var(0, I8)
+        with f.loop(LENGTH_BYTES, LENGTH_BYTES) as (i, done):
+            byte = f.load(f.at_offset(value, f.to(i, I64)), I8)
             digit = f.to(f.sub(byte, ord("0")), I32)
-            with f.if_(f.eq(s.get("watch_ended"), 0)), f.if_else(f.cmp("<=", digit, 9)) as (more, other):
+            with f.if_else(f.cmp("<=", digit, 9)) as (more, other):
                 with more:
-                    with f.if_(f.cmp(">", s.get("watch_length"), LONGEST // 10 - 1)):
-                        s.set("watch_ended", 2)
-                    s.set("watch_length", f.add(f.mul(s.get("watch_length"), 10), digit))
+                    with f.if_(f.cmp(">", length.get(), LONGEST // 10 - 1)):
+                        f.ret(1)
+                    length.set(f.add(f.mul(length.get(), 10), digit))
                 with other, f.if_(f.ne(byte, SPACE)):
-                    s.set("watch_ended", f.select(f.eq(byte, CR), I8(1), I8(2)))
-        with f.if_(f.either(f.ne(s.get("watch_ended"), 1), f.ne(s.get("watch_has_length"), 0))):
+                    ended.set(f.to(f.eq(byte, CR), I8))
+                    f.leave(done)
+        with f.if_(f.either(f.eq(ended.get(), 0), f.ne(s.get("watch_has_length"), 0))):
             f.ret(1)
+        s.set("watch_length", length.get())
         s.set("watch_has_length", 1)
 
     def _head_ended(self) -> None:
@@ -305,7 +308,7 @@ class _Step:
                 with end:
                     s.set("watch_ended", I8(at + 1))
         size = s.get("watch_length")
-        unsound = f.either(f.eq(place, PIECE), f.cmp("<", s.get("watch_ended"), 2), f.cmp(">", size, LONGEST))
+        unsound = f.either(f.eq(place, CHUNK_LINE), f.cmp("<", s.get("watch_ended"), 2), f.cmp(">", size, LONGEST))
         with f.if_(f.either(unsound, f.cmp(">", f.to(s.get("watch_ended"), I32), f.add(place, 1)))):
             f.ret(1)
         begins = f.add(s.get("watch_at"), f.add(place, 1))

@@ -75,8 +75,10 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
     streams = None
     if http is not None:
-        see = state.build_streams_only(module, debug, maps, _stream_services(policy), span)
-        streams = programs.Streams(see, answers.build(module, debug, maps, mptcp.build(module, debug, span), span))
+        services = _stream_services(policy)
+        see = state.build_streams_only(module, debug, maps, services, span)
+        watch = answers.build(module, debug, maps, mptcp.build(module, debug, span), span)
+        streams = programs.Streams(see, watch, services)
     parts = programs.Parts(parsers, matcher, judge, report_function, remember, tables.needs_peer_class, streams)
     for traits in programs.HOOKS:
         programs.build_program(module, debug, maps, parts, traits, span)

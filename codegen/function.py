@@ -370,9 +370,9 @@ class Function:
         """Plain addition, for memory that only this CPU writes, or where a count lost in a race does no harm."""
         self.store(pointer, self.add(self.load(pointer, amount.type, offset), amount), offset=offset)
 
-    def count_up(self, pointer: Value, offset: int) -> None:
-        """Atomically adds 1 to an aligned i64 that other CPUs write, too."""
-        self.b.atomic_rmw("add", self.at_offset(pointer, offset), I64(1), "monotonic")
+    def count(self, pointer: Value, offset: int, amount: int) -> None:
+        """Atomically adds to an aligned i64 that other CPUs write, too."""
+        self.b.atomic_rmw("add", self.at_offset(pointer, offset), I64(amount), "monotonic")
 
     def set_bits(self, pointer: Value, bits: Value, offset: int = 0) -> None:
         """Atomically sets bits of an aligned i32 that other CPUs write, too."""

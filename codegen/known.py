@@ -2,8 +2,8 @@
 
 What it takes is what `judge` would let through as established, and would do nothing more for than count: the entry says
 that a packet of this tuple that travelled so was let through whole, addresses checked, under the present generation. Whatever
-is not so plain (first packets, SYN, FIN, RST, an entry that was quiet for a while, is denied or of an older generation)
-takes the long way.
+is not so plain (first packets, SYN, the FIN of who sends requests that are judged, an entry that was quiet for a while, is denied or of an older
+generation) takes the long way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,23 @@ from policyc.codegen.marks import pass_known
 from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_DIRECTION, CT_FLAGS, CT_GENERATION, CT_RULE, CT_SEEN
 from policyc.codegen.report import count_reason, count_rule
-from policyc.codegen.state import checked_as, checked_at, mark, opens, opens_or_closes, time_units
+from policyc.codegen.state import (
+    TCP_FIN,
+    TCP_SYN,
+    checked_as,
+    checked_at,
+    mark,
+    opens,
+    opens_or_closes,
+    tcp_marks,
+    time_units,
+)
 
 
 def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remembers: bool, has_streams: bool) -> Value:
     """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none.
     The record is that of a TCP or UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
-    `remembers`: `recent` will answer for the next ones, but not where requests are judged (`flow.stream`)."""
+    `remembers`: `recent` will answer for the next ones, but not where requests are judged, which `flow.stream` says."""
     with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
         flow.raise_flag(Flag.UNKNOWN)
         f.leave(unknown)
@@ -41,11 +51,13 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
     flags = f.load(entry, I8, CT_FLAGS)
     with f.if_(f.bits(flags, CtFlag.DENIED)):
         f.leave(unknown)
-    with f.if_(opens_or_closes(f, flow)):
+    with f.if_(f.bits(flow.get("tcp_flags"), TCP_SYN)):
         f.leave(unknown)
+    same = f.eq(f.load(entry, I8, CT_DIRECTION), direction)
     if has_streams:
         with f.if_(f.bits(flags, CtFlag.STREAM)):
-            with f.if_(f.bits(flags, CtFlag.CLOSING)):
+            ends = f.both(same, f.bits(flow.get("tcp_flags"), TCP_FIN))
+            with f.if_(f.either(ends, f.bits(flags, CtFlag.CLOSING))):
                 f.leave(unknown)
             with f.if_(f.ne(flow.get("payload"), 0)):
                 key = f.at_offset(flow.pointer, SCRATCH)
@@ -57,9 +69,11 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         with f.if_(f.cmp(">", idle, IDLE_CLOSING)):
             f.leave(unknown)
         f.store(entry, now, offset=CT_SEEN)
+    with f.if_(opens_or_closes(f, flow)):
+        mark(f, entry, tcp_marks(f, flow, same))
+    if has_streams:
+        flow.set("stream", f.and_(flags, CtFlag.STREAM))
     if remembers:
-        if has_streams:
-            flow.set("stream", f.and_(flags, CtFlag.STREAM))
         known_already = CtFlag.REMEMBERED | CtFlag.STREAM if has_streams else CtFlag.REMEMBERED
         with f.if_(f.not_(f.bits(flags, known_already))):
             mark(f, entry, I8(CtFlag.REMEMBERED))

@@ -41,7 +41,8 @@ def _by_family(f: Function, s: Stream, use: Callable[[int, Value], None], of: Va
 
 
 def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
-    """Packet programs see to it that the connection ends."""
+    """Packet programs see to it that the connection ends, and its socket's program that it closes. Once a stream."""
+    count_to_close(f, maps, 1)
 
     def mark(family: int, key: Value) -> None:
         found = f.lookup(maps[f"marks{family}"], key)
@@ -55,6 +56,13 @@ def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
     _by_family(f, s, mark)
 
 
+def count_to_close(f: Function, maps: Maps, amount: int) -> None:
+    """Of denied streams, those whose sockets have not been told to close: as long as there is none their programs need not ask."""
+    number = f.lookup_index(maps["to_close"], 0)
+    with f.if_(f.not_null(number)):
+        f.count(number, 0, amount)
+
+
 def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> None:
     """Marks the connection with its socket's cookie (i64), if there is room."""
     value = f.slot(ir.ArrayType(I8, MARK.size), "mark")
@@ -62,13 +70,22 @@ def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> None:
     f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
     for offset in range(MARK_FLAGS, MARK.size, 4):
         f.store(value, 0, I32, offset)
-    # By which a server's keepalive probes are known also where it never answered.
-    f.store(value, s.get("answer_at"), offset=MARK_SENT)
 
     def update(family: int, key: Value) -> None:
         f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST)
 
     _by_family(f, s, update)
+
+
+def note_sent(f: Function, maps: Maps, s: Stream, sequence: Value) -> None:
+    """What a server is about to send begins at `sequence`; from now on packet programs follow it."""
+
+    def note(family: int, key: Value) -> None:
+        found = f.lookup(maps[f"marks{family}"], key)
+        with f.if_(f.not_null(found)):
+            f.store(found, sequence, offset=MARK_SENT)
+
+    _by_family(f, s, note)
 
 
 def remove_mark(f: Function, maps: Maps, s: Stream) -> None:
@@ -164,7 +181,7 @@ def pass_known(f: Function, maps: Maps, flow: Flow, key: Value, direction: Value
             with f.if_(f.eq(direction, int(Direction.EGRESS))):
                 _within_ledger(f, maps, flow, mark, unknown)
         with answer:
-            _is_answer(f, flow, mark)
+            _has_answers(f, flow, mark)
 
 
 def _find(f: Function, maps: Maps, flow: Flow, key: Value) -> Value:
@@ -180,9 +197,13 @@ def _find(f: Function, maps: Maps, flow: Flow, key: Value) -> Value:
     return mark
 
 
-def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
+def _has_answers(f: Function, flow: Flow, mark: Value) -> None:
     flow.set("answers", 1)
     flow.set("best", f.load(mark, I64, MARK_COOKIE))
+
+
+def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
+    _has_answers(f, flow, mark)
     ends = f.add(flow.get("sequence"), flow.get("payload"))
     with f.if_(f.b.icmp_signed(">", f.sub(ends, f.load(mark, I32, MARK_SENT)), I32(0))):  # not sent again
         f.store(mark, ends, offset=MARK_SENT)
@@ -190,15 +211,15 @@ def _is_answer(f: Function, flow: Flow, mark: Value) -> None:
 
 def _within_ledger(f: Function, maps: Maps, flow: Flow, mark: Value, denied: ir.Block) -> None:
     """A client's payload passes up to as many bytes as were approved when it sent them; those are not counted where nothing is judged any more."""
-    s = _stream(f, maps, mark, denied)
-    done = f.b.append_basic_block("within")
-    with f.if_(f.eq(s.get("mode"), Mode.OPAQUE)):
-        f.leave(done)
-    end = f.sub(f.add(flow.get("sequence"), flow.get("payload")), s.get("base"))
-    with f.if_(f.b.icmp_signed("<", f.sub(f.to(s.get("approved"), I32), end), I32(0))):
+    with f.if_(f.not_(is_within_ledger(f, flow, _stream(f, maps, mark, denied)))):
         f.leave(denied)
-    f.leave(done)
-    f.b.position_at_end(done)
+
+
+def is_within_ledger(f: Function, flow: Flow, s: Stream) -> Value:
+    """Whether a client's stream was approved up to the packet's end."""
+    end = f.sub(f.add(flow.get("sequence"), flow.get("payload")), s.get("base"))
+    approved = f.b.icmp_signed(">=", f.sub(f.to(s.get("approved"), I32), end), I32(0))
+    return f.either(f.eq(s.get("mode"), Mode.OPAQUE), approved)
 
 
 def _stream(f: Function, maps: Maps, mark: Value, without: ir.Block) -> Stream:

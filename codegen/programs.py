@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from policyc.artifact.layout import (
     Reason,
     State,
 )
-from policyc.codegen import direct, known, parse, recent, state
+from policyc.codegen import direct, known, known_streams, parse, recent, state
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import (
     SKB_IFINDEX,
@@ -51,6 +52,7 @@ from policyc.codegen.records import (
     POINT_KIND,
 )
 from policyc.codegen.report import audit_load, leave_behind
+from policyc.ir.flat import ServiceSet
 from policyc.model import Direction, Span
 
 INGRESS, EGRESS = int(Direction.INGRESS), int(Direction.EGRESS)
@@ -144,6 +146,7 @@ class Streams:
 
     see: ir.Function  # at a cgroup whose endpoint is judged at its interface
     watch: ir.Function  # reads a server's answers, and denied packets
+    services: Mapping[Direction, ServiceSet]  # by direction the port intervals of all rules with blocks
 
 
 @dataclass(frozen=True)
@@ -185,8 +188,19 @@ class _ProgramBuilder:
         self.pass_unjudged = f.b.append_basic_block("pass_unjudged")
         self._config()
         if traits.context is Context.CGROUP:
-            self._nearest_cgroup()
             self._read()
+            if self.parts.streams is not None and self.parts.remember is not None:
+                known_streams.let_through(
+                    f,
+                    self.maps,
+                    flow,
+                    self.context,
+                    Direction(traits.direction),
+                    self.parts.streams.services,
+                    self.parts.streams.watch,
+                    traits.passed,
+                )
+            self._nearest_cgroup()
             if self.parts.streams is not None:
                 with f.if_(f.ne(flow.get("streams_only"), 0)):
                     self._streams_only(self.parts.streams.see)
@@ -301,8 +315,7 @@ class _ProgramBuilder:
                 with f.if_(f.not_null(bound)):
                     with f.if_(f.eq(f.load(bound, I32, CGROUP_KIND), int(CgroupKind.STREAMS_ONLY))):
                         if self.parts.streams is None:
-                            self._whole_length()
-                            f.leave(self.pass_unjudged)
+                            self._pass_unread()
                         else:
                             self.flow.set("streams_only", 1)
                     self.flow.set("subject", f.load(bound, I32, CGROUP_ENDPOINT))
@@ -311,8 +324,13 @@ class _ProgramBuilder:
         flags = f.load(self._take_subject(self.flow.get("subject")), I32, ENDPOINT_FLAGS)
         own_netns = f.bits(flags, EndpointFlag.OWN_NETNS)
         with f.if_(f.both(own_netns, f.eq(self.flow.get("ifindex"), LOOPBACK_IFINDEX))):
-            self._whole_length()
-            f.leave(self.pass_unjudged)
+            self._pass_unread()
+
+    def _pass_unread(self) -> None:
+        """Whatever the packet is."""
+        self.flow.forget_packet()
+        self._whole_length()
+        self.f.leave(self.pass_unjudged)
 
     def _take_subject(self, index: Value) -> Value:
         """Takes the endpoint for the subject; denies where it is nobody or has no identity (everything is denied at a workload
@@ -368,8 +386,7 @@ class _ProgramBuilder:
                         has_streams=self.parts.streams is not None,
                     )
                     self._watch()
-                    if self.traits.context is not Context.CGROUP:
-                        self._remember(rule)
+                    self._remember(rule)
                     f.ret(self.traits.passed)
             with other:
                 self._whole_length()
@@ -396,6 +413,12 @@ class _ProgramBuilder:
     def _remember(self, rule: Value) -> None:
         f, flow = self.f, self.flow
         assert self.parts.remember is not None
+        if self.traits.context is Context.CGROUP:
+            if self.parts.streams is not None:
+                with f.if_(f.ne(flow.get("stream"), 0)):
+                    way = Direction(self.traits.direction)
+                    known_streams.remember(f, self.maps, flow, self.context, way, rule)
+            return
         if self.parts.streams is None:
             f.call(self.parts.remember, flow.pointer, rule)
             return

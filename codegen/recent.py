@@ -96,10 +96,14 @@ def _pairs(f: Function, flow: Flow, family: int, hook: Value) -> Iterator[tuple[
         yield flow.get("ifindex"), I32(1)
 
 
+def tick(f: Function) -> Value:
+    """The present tick (i64, below 2**32): by it what answers for the connection table asks that again now and then."""
+    return f.and_(f.shr(f.helper(Helper.JIFFIES64), TICK_JIFFIES), 0xFFFFFFFF)
+
+
 def _stamp(f: Function, keys: Value, generation: Value) -> Value:
     """Of generation, tick and how often all was made void."""
-    tick = f.and_(f.shr(f.helper(Helper.JIFFIES64), TICK_JIFFIES), 0xFFFFFFFF)
-    when = f.or_(f.shl(f.to(generation, I64), 32), tick)
+    when = f.or_(f.shl(f.to(generation, I64), 32), tick(f))
     return f.xor(f.mul(when, ODD), f.mul(f.load(keys, I64, VOIDED), OTHER_ODD))
 
 
@@ -108,7 +112,7 @@ def void(f: Function, maps: Maps) -> None:
     known is by what devices its packets came."""
     keys = f.lookup_index(maps["recent_keys"], 0)
     with f.if_(f.not_null(keys)):
-        f.count_up(keys, VOIDED)
+        f.count(keys, VOIDED, 1)
 
 
 def _mark(f: Function, stamp: Value) -> Value:

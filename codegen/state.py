@@ -95,6 +95,13 @@ def opens_or_closes(f: Function, flow: Flow) -> Value:
     return f.bits(flow.get("tcp_flags"), TCP_FIN | TCP_SYN | TCP_RST)
 
 
+def tcp_marks(f: Function, flow: Flow, same: Value) -> Value:
+    """What a packet's FIN and RST set in its entry's flags (i8); `same`: it goes the way of the first packet."""
+    tcp = flow.get("tcp_flags")
+    fin = f.select(f.bits(tcp, TCP_FIN), f.select(same, I8(CtFlag.FIN), I8(CtFlag.FIN_REPLY)), I8(0))
+    return f.or_(fin, f.select(f.bits(tcp, TCP_RST), I8(CtFlag.RST), I8(0)))
+
+
 def mark(f: Function, entry: Value, flags: Value) -> None:
     """Sets flags (i8) of a connection's entry: atomically, in the word around them, as another CPU may be marking it DENIED."""
     word = CT_FLAGS & ~3
@@ -362,20 +369,13 @@ class _Builder:
         checked, as_ = checked_at(f, self.flow.get("direction")), checked_as(f, self.flow)
         with f.if_(f.ne(f.load(entry, I32, checked), as_)):
             f.store(entry, as_, offset=checked)
-        seen = f.or_(self._tcp_marks(same), f.select(same, I8(0), I8(CtFlag.REPLY)))
+        seen = f.or_(tcp_marks(f, self.flow, same), f.select(same, I8(0), I8(CtFlag.REPLY)))
         flags = f.load(entry, I8, CT_FLAGS)
         with f.if_(f.ne(f.or_(flags, seen), flags)):
             mark(f, entry, seen)
         now = time_units(f)
         with f.if_(f.ne(f.load(entry, I32, CT_SEEN), now)):
             f.store(entry, now, offset=CT_SEEN)
-
-    def _tcp_marks(self, same: Value) -> Value:
-        """What the packet's FIN and RST set in the entry's flags; `same`: it goes the way of the first packet."""
-        f = self.f
-        tcp = self.flow.get("tcp_flags")
-        fin = f.select(f.bits(tcp, TCP_FIN), f.select(same, I8(CtFlag.FIN), I8(CtFlag.FIN_REPLY)), I8(0))
-        return f.or_(fin, f.select(f.bits(tcp, TCP_RST), I8(CtFlag.RST), I8(0)))
 
     # --- new packets ------------------------------------------------------------------------------------------
 
@@ -408,7 +408,7 @@ class _Builder:
         f.store(value, f.add(flow.get("rank"), 1), offset=CT_RULE)
         f.store(value, time_units(f), offset=CT_SEEN)
         f.store(value, flow.get("direction"), offset=CT_DIRECTION)
-        marks = self._tcp_marks(I1(1))
+        marks = tcp_marks(f, flow, I1(1))
         if self.has_streams:
             marks = f.or_(marks, f.select(f.ne(flow.get("stream"), 0), I8(CtFlag.STREAM), I8(0)))
         f.store(value, marks, offset=CT_FLAGS)

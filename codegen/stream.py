@@ -69,6 +69,11 @@ _FIELDS: list[tuple[str, int]] = [
     ("watch_length", 4),
     ("heads", 8),  # of the last 64 requests, by number: whether they get an answer without a body
     ("approved", 8),  # bytes of a client that were let out; at a server (4 bytes) the sequence number of the FIN
+    # Of a packet that travelled so and was let through as one of the connection, at the subject's cgroup (known_streams.py): generation and tick; rank + 1 of
+    # the rule that allowed it.
+    ("known_ingress", 8),
+    ("known_egress", 8),
+    ("known_rule", 8),
     # The buffer at hand.
     ("length", 4),  # bytes
     ("position", 4),  # the next byte

@@ -6,14 +6,14 @@ from enum import IntEnum
 
 from llvmlite import ir
 
-from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX
+from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX, CgroupKind
 from policyc.artifact.layout import State as LoadState
 from policyc.artifact.stream_layout import StreamHook
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.marks import NO_EXIST, expect, make_mark, not_expected, remove_mark
-from policyc.codegen.records import CONFIG_STATE
+from policyc.codegen.marks import NO_EXIST, count_to_close, expect, make_mark, not_expected, note_sent, remove_mark
+from policyc.codegen.records import CGROUP_SUBJECT_ENDPOINT, CGROUP_SUBJECT_KIND, CONFIG_STATE
 from policyc.codegen.stream import TUPLE_END, Carried, State, Stream
 from policyc.codegen.stream_programs import StreamParts, program, tail_call
 from policyc.codegen.stream_rules import Found
@@ -54,8 +54,10 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
     op = f.load(context, I32, OP)
     with f.if_(f.both(*(f.ne(op, int(n)) for n in Op))):
         f.ret(PASSED)
-    with f.if_(f.eq(op, Op.SENDS)):  # so often that it must cost little
+    with f.if_(f.either(f.eq(op, Op.SENDS), f.eq(op, Op.RTT))):  # so often that it must cost little
         _leave_unless_denied(f, maps)
+    with f.if_(f.both(f.eq(op, Op.STATE_CHANGED), f.ne(f.load(context, I32, NEW_STATE), TCP_CLOSED))):
+        f.ret(PASSED)
     is_client = f.ne(f.load(context, I32, IS_FULLSOCK), 0)
     with f.if_(f.both(f.eq(op, Op.REQUESTED), is_client)):
         f.ret(PASSED)
@@ -63,7 +65,10 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
         with f.if_(f.ne(f.load(context, I32, REPLY), 0)):
             f.ret(PASSED)
         subject = f.helper(Helper.GET_LOCAL_STORAGE, maps["cgroup_subject"], 0, result=PTR)
-        f.store(context, f.or_(f.to(f.load(subject, I64), I32), NEAREST), offset=REPLY)
+        kind = f.load(subject, I32, CGROUP_SUBJECT_KIND)
+        with f.if_(f.both(f.eq(op, Op.REQUESTED), f.ne(kind, int(CgroupKind.STREAMS_ONLY)))):
+            f.ret(PASSED)
+        f.store(context, f.or_(f.load(subject, I32, CGROUP_SUBJECT_ENDPOINT), NEAREST), offset=REPLY)
     switch = f.lookup_index(maps["switch"], 0)
     with f.if_(f.not_null(switch)):
         tail_call(f, maps, hook, f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8))
@@ -74,14 +79,22 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
 
 
 def _leave_unless_denied(f: Function, maps: Maps) -> None:
+    number = f.lookup_index(maps["to_close"], 0)
+    with f.if_(f.is_null(number)):
+        f.ret(PASSED)
+    with f.if_(f.eq(f.load(number, I64), 0)):
+        f.ret(PASSED)
     cookie = f.slot(I64, "cookie")
     f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, f.args[0]))
     pointer = f.lookup(maps["streams"], cookie)
     with f.if_(f.is_null(pointer)):
         f.ret(PASSED)
-    state = f.and_(Stream(f, pointer).get("state"), State.POISONED | State.CLOSED)
-    with f.if_(f.ne(state, State.POISONED)):
+    with f.if_(f.not_(_is_to_close(f, Stream(f, pointer)))):
         f.ret(PASSED)
+
+
+def _is_to_close(f: Function, s: Stream) -> Value:
+    return f.eq(f.and_(s.get("state"), State.POISONED | State.CLOSED), State.POISONED)
 
 
 def build(
@@ -113,11 +126,12 @@ def build(
         f.ret(PASSED)
     s = Stream(f, pointer)
     with f.if_(f.ne(op, Op.STATE_CHANGED)):
-        _close(f, s)
+        _close(f, maps, s)
         f.ret(PASSED)
-    with f.if_(f.eq(f.load(context, I32, NEW_STATE), TCP_CLOSED)):
-        remove_mark(f, maps, s)
-        f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
+    with f.if_(_is_to_close(f, s)):
+        count_to_close(f, maps, -1)
+    remove_mark(f, maps, s)
+    f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
     f.ret(PASSED)
     f.close()
 
@@ -218,11 +232,14 @@ def _fill_ends(f: Function, s: Stream) -> Value:
     return family.get()
 
 
-def _close(f: Function, s: Stream) -> None:
+def _close(f: Function, maps: Maps, s: Stream) -> None:
     """A socket whose stream was denied probes its peer, and the probes are kept back (`marks.gate`): it times out two seconds later."""
-    with f.if_(f.either(f.not_(s.has("state", State.POISONED)), s.has("state", State.CLOSED))):
+    with f.if_(f.not_(_is_to_close(f, s))):
         f.ret(PASSED)
     s.raise_("state", State.CLOSED)
+    count_to_close(f, maps, -1)
+    with f.if_(f.eq(s.get("direction"), int(Direction.INGRESS))):
+        note_sent(f, maps, s, f.load(f.args[0], I32, SND_NXT))
     value = f.slot(I32, "option", align=4)
     f.store(value, 1, I32)
     options = ((SOL_TCP, TCP_KEEPIDLE), (SOL_TCP, TCP_KEEPINTVL), (SOL_TCP, TCP_KEEPCNT), (SOL_SOCKET, SO_KEEPALIVE))

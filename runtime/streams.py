@@ -116,8 +116,10 @@ class Streams:
 
     def settle(self, point: CgroupPoint, index: int) -> None:
         """`point` is attached."""
-        if self.subject(point) != index:
-            self._subjects.update(CGROUP_STORAGE_KEY.pack(point.id), CGROUP_SUBJECT.pack(index))
+        key, value = CGROUP_STORAGE_KEY.pack(point.id), CGROUP_SUBJECT.pack(index, point.kind)
+        was = self._subjects.lookup(key)
+        if was != value and (was is not None or index != NOBODY):
+            self._subjects.update(key, value)
 
 
 def programs(pins: Pins, number: int) -> Iterator[tuple[str, int]]:

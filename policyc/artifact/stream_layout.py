@@ -28,18 +28,22 @@ STREAM_SECTIONS = {
 
 COOKIE = struct.Struct("<Q")  # a socket's cookie
 CGROUP_STORAGE_KEY = struct.Struct("<Q")  # cgroup id, for all attach types
-CGROUP_SUBJECT = struct.Struct("<Q")  # the endpoint index of the cgroup that the program is attached to (0: none)
+CGROUP_SUBJECT = struct.Struct(
+    "<II"
+)  # of the cgroup that the program is attached to: endpoint index (0: none), CgroupKind
 # A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags, and, where it is
-# the server's that is judged, the sequence number behind what that sent last.
+# the server's that is judged and the connection is to be closed, the sequence number behind what that sent last.
 MARK = struct.Struct("<QIIII")
 MARK_POISONED = 1  # a request was denied: the connection is to be closed
 # Of a client's socket (sk_storage): its own cookie, by which sk_msg finds the stream.
 SOCKET_STREAM = struct.Struct("<Q")
 
+TO_CLOSE = struct.Struct("<Q")  # a number
+
 EXPECTED = struct.Struct("<I")  # 1
 EXPECTED_ENTRIES = 4096
 
-STREAM_SIZE = 784  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
+STREAM_SIZE = 808  # bytes of `streams`' value; what it holds only programs know (codegen/stream.py)
 STREAM_ENTRIES = 16384
 # L7 rules of one level that may judge one connection; of more it is not taken over: denied (`l7-not-seen`).
 MAX_STREAM_RULES = 12
@@ -165,6 +169,9 @@ def stream_map_specs() -> list[MapSpec]:
         ),
         MapSpec("streams_in", "SOCKHASH", COOKIE.size, 8, STREAM_ENTRIES, "servers' sockets that are judged"),
         MapSpec("streams_out", "SOCKHASH", COOKIE.size, 8, STREAM_ENTRIES, "clients' sockets that are judged"),
+        MapSpec(
+            "to_close", "ARRAY", 4, TO_CLOSE.size, 1, "denied streams whose sockets have not been told to close yet"
+        ),
         MapSpec(
             "cgroup_subject", "CGROUP_STORAGE", CGROUP_STORAGE_KEY.size, CGROUP_SUBJECT.size, 0, "endpoint of a cgroup"
         ),
