@@ -88,19 +88,20 @@ def spilled(f: Function, slot: Value, index: int) -> Value:
 
 
 def build_step(
-    module: ir.Module, debug: DebugInfo, data: HttpData, judges: Judges, kind: str, fill: Fill, span: Span
+    module: ir.Module, debug: DebugInfo, data: HttpData, judges: Judges, kind: str, fill: Fill, apart: bool, span: Span
 ) -> ir.Function:
-    """http_step_KIND(index, slot): 1 where nothing is left to do: the buffer is read, the request is denied, or rules have to be found first."""
+    """http_step_KIND(index, slot): 1 where nothing is left to do: the buffer is read, the request is denied, or rules have to be found first. `apart`: also where a
+    chunk's bytes begin or end within the buffer."""
     u64s: Any = debug.pointer(debug.byte_record("step", 16))
     args = [("index", I32, debug.u32), ("slot", PTR, u64s)]
     f = Function(module, debug, f"http_step_{kind}", args, span, static=True)
-    _Step(f, data, judges, fill).build()
+    _Step(f, data, judges, fill, apart).build()
     return f.close()
 
 
 class _Step:
-    def __init__(self, f: Function, data: HttpData, judges: Judges, fill: Fill) -> None:
-        self.f, self.data, self.judges, self.fill = f, data, judges, fill
+    def __init__(self, f: Function, data: HttpData, judges: Judges, fill: Fill, apart: bool) -> None:
+        self.f, self.data, self.judges, self.fill, self.apart = f, data, judges, fill, apart
         slot = f.args[1]
         self.context, self.stream = spilled(f, slot, 0), Stream(f, spilled(f, slot, 1))
         self.saw = f.var(0, I32)
@@ -166,18 +167,24 @@ class _Step:
         with f.if_(f.eq(mode, Mode.OPAQUE)):
             s.set("position", s.get("length"))
             f.ret(1)
+        if self.apart:
+            with f.if_(f.both(f.eq(mode, Mode.CHUNK), f.ne(s.get("position"), 0))):
+                f.ret(1)
         remaining = s.get("remaining")
         n = f.select(f.cmp("<", remaining, left), remaining, left)
         s.add("position", f.to(n, I32))
         s.set("remaining", f.sub(remaining, n))
         ends = f.eq(s.get("position"), s.get("length"))
-        s.set("run", f.select(ends, f.to(n, I32), I32(0)))
+        whole = f.either(ends, f.eq(mode, Mode.CHUNK)) if self.apart else ends
+        s.set("run", f.select(whole, f.to(n, I32), I32(0)))
         s.set("run_mode", mode)
         with f.if_(f.eq(s.get("remaining"), 0)), f.if_else(f.eq(mode, Mode.BODY)) as (body, chunk):
             with body:
                 self._finish()
             with chunk:
                 s.set("mode", Mode.CHUNK_END)
+                if self.apart:
+                    f.ret(1)
         f.ret(0)
 
     def _finish(self) -> None:

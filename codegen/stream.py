@@ -32,7 +32,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("slot", 1),  # generation slot of the program that the stream was handed to last
     ("logs", 1),  # the connection's rules say `log`
     ("state", 2),  # State bits
-    ("run_mode", 1),  # … and the Mode in which they were passed over (`run`)
+    ("run_mode", 1),  # … and the Mode in which they were passed over (`run`), or were begun to be read
     ("more", 1),  # behind the server's buffer at hand others waited
     # The Host line that was read last, whose text is `host_text`: what is said again is not read again.
     ("known_host", 4),  # its class
@@ -52,7 +52,7 @@ _FIELDS: list[tuple[str, int]] = [
     ("begun", 4),  # requests whose heads were passed
     ("answered", 4),  # requests that the server has answered whole (answers.py)
     ("base", 4),  # sequence number of a client's first byte; at a server of the next that is read
-    ("run", 4),  # bytes at the end of the buffer that are of one body or chunk …
+    ("run", 4),  # bytes at the end of the buffer that are of one body or chunk, or of what stands between two chunks …
     ("answer_at", 4),  # sequence number at which the next part of the server's answers begins
     ("answer_mode", 1),  # answers.Awaits
     ("told", 1),  # Told bits, which only packet programs write

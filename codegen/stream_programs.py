@@ -13,7 +13,7 @@ from policyc.artifact.layout import State as LoadState
 from policyc.artifact.stream_layout import STREAM_SECTIONS, STREAM_SIZE, Answer, Saw, StreamHook
 from policyc.codegen import http, http_verdict, stream_report, stream_rules
 from policyc.codegen.debuginfo import DebugInfo
-from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
+from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value, Var
 from policyc.codegen.http_data import HttpData
 from policyc.codegen.maps import Maps
 from policyc.codegen.marks import poison_mark
@@ -210,7 +210,7 @@ def build_verdict(
     arrives = hook is StreamHook.STREAM_IN
     kind = "in" if arrives else "out"
     fill = _fill_from_skb if arrives else _fill_from_msg
-    step = http.build_step(module, debug, parts.data, parts.judges, kind, fill, span)
+    step = http.build_step(module, debug, parts.data, parts.judges, kind, fill, not arrives, span)
     f = program(module, debug, PROGRAM_PREFIX + hook.name.lower(), hook, span)
     s = stream_of(f, maps, hook)
     size = SKB_LEN if arrives else MSG_SIZE
@@ -224,6 +224,7 @@ def build_verdict(
             f.ret(SK_DROP)
         else:
             _end_by_msg(f, maps, s)
+    begun_in = f.var(Mode.START, I8)
     if not arrives:
         _follow_writes(f, maps, s, end)
         s.set("run", 0)
@@ -237,6 +238,8 @@ def build_verdict(
         _note_carried(f, maps, s, arrives)
         s.set("waited", f.to(f.ne(s.get("begun"), s.get("answered")), I8))
     _look_for_changes(f, maps, hook, s, parts, end)
+    if not arrives:
+        begun_in.set(_between_chunks(f, s))
     slot = http.context_slot(f, f.args[0], s.pointer)
     f.repeat(MOST_STEPS, step, slot)
     with f.if_(f.both(s.has("state", State.OTHER_SLOT), _stopped_at_start(f, s))):
@@ -249,6 +252,8 @@ def build_verdict(
         f.repeat(MOST_STEPS, step, slot)
     f.leave(end)
     f.b.position_at_end(end)
+    if not arrives:
+        _keep_chunks_apart(f, s, begun_in)
     unread = f.cmp("<", s.get("position"), s.get("length"))
     with f.if_(f.both(unread, f.not_(s.has("state", State.POISONED)))):
         # More steps than there may be: nobody knows what follows.
@@ -374,7 +379,8 @@ def _socket(f: Function, at: int) -> Value:
 def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
     """Compares what was approved with what stands in the socket's queue. More is there if somebody's `send` began before the socket was taken over: these
     bytes must not pass for approved ones. Less is there if a `send` that does not wait was taken in part: who sends goes on with the rest, which is
-    read once more. Of a body only its length matters; of a head nobody knows any more what was read where."""
+    read once more. Of a body or chunk only its length matters; what stands between two chunks is a buffer of its own (http.build_step), nothing of which was taken; of a
+    head nobody knows any more what was read where."""
     done = f.b.append_basic_block("followed")
     opaque = f.both(f.eq(s.get("mode"), Mode.OPAQUE), f.not_(s.has("told", Told.REFUSED)))
     with f.if_(f.either(opaque, s.has("state", State.RESUMES))):
@@ -386,10 +392,14 @@ def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
     lacking = f.sub(f.add(s.get("base"), f.to(s.get("approved"), I32)), written)
     with f.if_(f.eq(lacking, 0)):
         f.leave(done)
-    with f.if_(f.cmp("<=", lacking, s.get("run"))):
+    counted = f.cmp(">=", s.get("run_mode"), Mode.BODY)
+    with f.if_(f.either(f.eq(lacking, s.get("run")), f.both(counted, f.cmp("<", lacking, s.get("run"))))):
         s.set("approved", f.sub(s.get("approved"), f.to(lacking, I64)))
-        s.set("remaining", f.add(s.get("remaining"), f.to(lacking, I64)))
+        s.set("remaining", f.select(counted, f.add(s.get("remaining"), f.to(lacking, I64)), I64(0)))
         s.set("mode", s.get("run_mode"))
+        with f.if_(f.not_(counted)):
+            s.set("digits", 0)
+            s.drop("framing", Framing.TRAILERS)
         f.leave(done)
     _give_up(f, maps, s, Saw.UNFOLLOWED)
     s.set("carried", 1)
@@ -398,6 +408,26 @@ def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
     s.set("request_at", 0)
     f.leave(end)
     f.b.position_at_end(done)
+
+
+def _between_chunks(f: Function, s: Stream) -> Value:
+    """The Mode (i8) in which a buffer begins that may have to be read again: at the end of a chunk, or where a size is to come; else START."""
+    mode = s.get("mode")
+    between = f.either(f.eq(mode, Mode.CHUNK_END), f.both(f.eq(mode, Mode.CHUNK_SIZE), f.eq(s.get("digits"), 0)))
+    return f.select(between, mode, I8(Mode.START))
+
+
+def _keep_chunks_apart(f: Function, s: Stream, begun_in: Var) -> None:
+    """A client's buffer ends where a chunk begins or ends: what is behind is asked for once more. So a `send` that is not taken can be read again."""
+    mode = s.get("mode")
+    at_chunk = f.either(f.eq(mode, Mode.CHUNK), f.eq(mode, Mode.CHUNK_END))
+    with f.if_(f.both(at_chunk, f.ne(s.get("position"), 0), f.not_(s.has("state", State.POISONED)))):
+        s.set("length", s.get("position"))
+    with f.if_(
+        f.both(f.ne(begun_in.get(), Mode.START), f.eq(s.get("request_at"), 0), f.eq(s.get("position"), s.get("length")))
+    ):
+        s.set("run", s.get("length"))
+        s.set("run_mode", begun_in.get())
 
 
 def _give_up(f: Function, maps: Maps, s: Stream, saw: Saw) -> None:
@@ -435,7 +465,10 @@ def _pass_or_deny(f: Function, maps: Maps, parts: StreamParts, s: Stream, arrive
         if arrives:
             f.ret(SK_PASS)
         else:
-            s.set("approved", f.add(s.get("approved"), f.to(s.get("length"), I64)))
+            length = s.get("length")
+            s.set("approved", f.add(s.get("approved"), f.to(length, I64)))
+            # Also where it is all there is: else the number given for the part before holds.
+            f.helper(Helper.MSG_APPLY_BYTES, context, length)
             _to_peer(f, maps, s)
     before = s.get("request_at")
     with f.if_(f.ne(before, 0)):

@@ -82,13 +82,23 @@ def test_a_send_that_was_taken_in_part_does_not_open_the_way_for_others(egress: 
     assert set(server.targets()) == {"/public/a"}, second
 
 
-def test_an_upload_that_does_not_wait_arrives_whole(egress: Scene) -> None:
-    server, body = Server(egress), b"0123456789abcdef" * 250_000
-    head = b"POST /public/a HTTP/1.1\r\nHost: api\r\nContent-Length: %d\r\n\r\n" % len(body)
-    answer = egress.agent("web").call(attacks.upload_without_waiting, server.address, server.port, head, body)
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    (connection,) = server.connections()
-    assert [request.body == body for request in connection.requests] == [True]
+def chunks(body: bytes, size: int) -> bytes:
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [None, 700, 5000, 16_384, 100_000])
+def test_an_upload_that_does_not_wait_arrives_whole(egress: Scene, size: int | None) -> None:
+    """Sends are taken in part wherever the kernel has no more room: in a chunk, or between two."""
+    server, body = Server(egress), b"0123456789abcdef" * (50_000 if size == 700 else 250_000)
+    framing = b"Content-Length: %d" % len(body) if size is None else b"Transfer-Encoding: chunked"
+    head = b"POST /public/a HTTP/1.1\r\nHost: api\r\n" + framing + b"\r\n\r\n"
+    sent = body if size is None else chunks(body, size)
+    for _ in range(1 if size is None else 5):
+        answer = egress.agent("web").call(attacks.upload_without_waiting, server.address, server.port, head, sent)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    for connection in server.connections():
+        assert [request.body == body for request in connection.requests] == [True]
 
 
 # --- at a server ---------------------------------------------------------------------------------------------------------
