@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -21,45 +23,70 @@ CPU = "v3"
 Output = Literal["obj", "asm"]
 
 
+class Backend:
+    """A backend at work: it gets ready while its module is being made. The sources are laid out in a temporary folder, so that no other file's text can get
+    into the object and its bytes do not depend on where it is compiled. Raises OperationError where there is no room for temporary files."""
+
+    def __init__(self, sources: dict[str, str], output: Output = "obj") -> None:
+        self._resources = ExitStack()
+        try:
+            folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="policyc-"))
+            for name, text in sources.items():
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8", newline="")
+            self._process = self._resources.enter_context(_started(folder, output))
+        except OSError as error:
+            self._resources.close()
+            raise _no_room(error) from None
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # where no module came to be
+        self._resources.close()
+
+    def compile(self, module: str) -> bytes:
+        """LLVM IR to an object, or to assembly in UTF-8; once. Raises OperationError with what the backend said before it ended."""
+        made, errors = self._process.communicate(module.encode())
+        if self._process.returncode:
+            said = errors.decode(errors="replace").strip().splitlines()
+            raise OperationError(
+                f"LLVM could not compile the policy's program: {said[-1] if said else f'exit status {self._process.returncode}'}",
+                help="this is a limit of the backend or a bug in policyc; please report it with the policy",
+                exit_code=4,
+            )
+        return made
+
+
 def run(module: str, sources: dict[str, str], output: Output = "obj") -> bytes:
-    """Compiles LLVM IR to an object, or to assembly in UTF-8. The sources are laid out in a temporary folder, so that no other
-    file's text can get into the object and its bytes do not depend on where it is compiled. Raises OperationError with what the
-    backend said before it ended, or where there is no room for temporary files."""
-    try:
-        process = _run(module, sources, output)
-    except OSError as error:
-        reason = error.strerror.lower() if error.strerror else "no room"
-        help = "TMPDIR names a folder with room for the policy's sources"
-        raise OperationError(f"temporary files of the compilation cannot be written: {reason}", help) from None
-    if process.returncode:
-        said = process.stderr.decode(errors="replace").strip().splitlines()
-        raise OperationError(
-            f"LLVM could not compile the policy's program: {said[-1] if said else f'exit status {process.returncode}'}",
-            help="this is a limit of the backend or a bug in policyc; please report it with the policy",
-            exit_code=4,
-        )
-    return process.stdout
+    """The same for a module that is there."""
+    with Backend(sources, output) as backend:
+        return backend.compile(module)
 
 
-def _run(module: str, sources: dict[str, str], output: Output) -> subprocess.CompletedProcess[bytes]:
+def _started(folder: str, output: Output) -> subprocess.Popen[bytes]:
     import_root = str(Path(policyc.__file__).resolve().parents[1])
     path = [import_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryDirectory(prefix="policyc-") as folder:
-        for name, text in sources.items():
-            file = Path(folder, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8", newline="")
-        return subprocess.run(
-            [sys.executable, "-m", "policyc.codegen.backend", output],
-            input=module.encode(),
-            capture_output=True,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
-            check=False,
-        )
+    return subprocess.Popen(
+        [sys.executable, "-m", "policyc.codegen.backend", output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"},
+    )
 
 
-def _compile(text: str, output: str) -> bytes:
+def _no_room(error: OSError) -> OperationError:
+    reason = error.strerror.lower() if error.strerror else "no room"
+    help = "TMPDIR names a folder with room for the policy's sources"
+    return OperationError(f"temporary files of the compilation cannot be written: {reason}", help)
+
+
+def _compile(read: Callable[[], str], output: str) -> bytes:
+    """`read` gives the module; what can be done before is done before."""
     import llvmlite.binding as llvm
 
     # Blocks stay where they were emitted, heads of loops first: kernels before 6.8 refuse a loop whose last block falls
@@ -67,9 +94,9 @@ def _compile(text: str, output: str) -> bytes:
     llvm.set_option("policyc", "-disable-block-placement")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    module = llvm.parse_assembly(text)
-    module.verify()
     machine = llvm.Target.from_triple("bpfel").create_target_machine(cpu=CPU, opt=2, reloc="static")
+    module = llvm.parse_assembly(read())
+    module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=1)
     builder = llvm.create_pass_builder(machine, options)
     passes = llvm.create_new_module_pass_manager()
@@ -83,7 +110,7 @@ def _compile(text: str, output: str) -> bytes:
 
 
 def main() -> None:
-    sys.stdout.buffer.write(_compile(sys.stdin.buffer.read().decode(), sys.argv[1]))
+    sys.stdout.buffer.write(_compile(lambda: sys.stdin.buffer.read().decode(), sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -129,9 +129,10 @@ def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], r
     """`sources`: relative name → text; the policy's lines stand in the object's BTF, read from below `root`.
 
     Raises OperationError where the backend refuses the module or a program is over the kernel's limits."""
-    module, rodata = build_module(tables, policy, f"policyc {policyc.__version__}")
-    text = str(module)
-    built = backend.run(text, sources)
+    with backend.Backend(sources) as llvm:
+        module, rodata = build_module(tables, policy, f"policyc {policyc.__version__}")
+        text = str(module)
+        built = llvm.compile(text)
     used = budget.check(built)
     filled = elf.fill(built, rodata.contents)
     sealed = writer.write(filled, tables, policy, identity_layout(tables), llvmlite.__version__, used)
