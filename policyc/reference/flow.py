@@ -44,7 +44,7 @@ def judge_flow(
 
 def _judge_stream(steps: tuple[Step, ...], segments: Sequence[bytes]) -> tuple[Step, ...]:
     """What the first end denies, and what follows in that segment, never reaches the second; where either closes both are closed."""
-    streams = [_stream(step.judgement) for step in steps]
+    streams = [_stream(step) for step in steps]
     requests: list[list[RequestVerdict]] = [[] for _ in steps]
     for segment in segments:
         for stream, judged in zip(streams, requests, strict=True):
@@ -69,5 +69,6 @@ def _step(world: World, src: Address, dst: Address, traffic: Traffic, direction:
     return Step(direction, subject, judge(world, subject, direction, remote, traffic))
 
 
-def _stream(judgement: Judgement) -> HttpStream:
-    return HttpStream(judgement.rules, prospective=judgement.prospective_rules, reason=judgement.reason)
+def _stream(step: Step) -> HttpStream:
+    judgement, sends = step.judgement, step.direction is Direction.EGRESS
+    return HttpStream(judgement.rules, prospective=judgement.prospective_rules, reason=judgement.reason, sends=sends)

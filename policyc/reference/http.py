@@ -172,7 +172,10 @@ class HttpStream:
         audited: bool = False,
         prospective: Sequence[Rule] | None = None,
         reason: str = "default",
+        sends: bool = False,
     ) -> None:
+        """`sends`: at the client's end, where what stands before a chunk passes by itself, and each chunk."""
+        self._sends = sends
         self._enforced = Court(rules, audited=audited, reason=reason)
         full = Court(rules if prospective is None else prospective, audited=True)
         self._prospective = full if full.rules and not audited else None
@@ -252,12 +255,16 @@ class HttpStream:
             if self._closed:
                 return
             try:
-                yield from read_body(head, self._reading.limit)
+                yield from read_body(head, self._reading.limit, self._at_chunk)
             except Malformed as error:
                 self._malformed(head, error.saw, sound=False, again=True)
                 return
             self._unanswered.append(head)
             self._switching = head.switches
+
+    def _at_chunk(self) -> None:
+        if self._sends:
+            self._begin = self._at + 1
 
     def _malformed(self, head: Head, saw: Saw, sound: bool, *, again: bool = False) -> None:
         enforced = self._enforced.malformed(saw)

@@ -7,7 +7,7 @@ the byte that may not stand there, else the delimiter of what it is a part of (R
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -295,8 +295,9 @@ def _note_host(head: Head, value: bytes) -> None:
 # --- bodies ---------------------------------------------------------------------------------------------------------
 
 
-def read_body(head: Head, limit: int) -> Reader[None]:
-    """To the last byte of the body, or of its trailers, which have the head's `limit`. Without a length there is no body."""
+def read_body(head: Head, limit: int, at_chunk: Callable[[], None]) -> Reader[None]:
+    """To the last byte of the body, or of its trailers, which have the head's `limit`. Without a length there is no body. Calls `at_chunk` with the last byte before
+    those of a chunk, and with the last of them."""
     if not head.chunked:
         yield from _skip(head.content_length or 0)
         return
@@ -304,7 +305,9 @@ def read_body(head: Head, limit: int) -> Reader[None]:
         size = yield from _read_chunk_size()
         if size == 0:
             break
+        at_chunk()
         yield from _skip(size)
+        at_chunk()
         yield from _expect_crlf((yield))
     yield from _read_trailers(limit)
 
