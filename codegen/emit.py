@@ -74,8 +74,8 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
     parsers = {c: programs.build_parser(module, debug, c, span) for c in Context}
     remember = None if tables.stateless else recent.build(module, debug, maps, span)
     streams = None
+    services = _stream_services(policy)
     if http is not None:
-        services = _stream_services(policy)
         see = state.build_streams_only(module, debug, maps, services, span)
         watch = answers.build(module, debug, maps, mptcp.build(module, debug, span), span)
         streams = programs.Streams(see, watch, services)
@@ -84,7 +84,7 @@ def build_module(tables: Tables, policy: PolicySet, producer: str) -> tuple[ir.M
         programs.build_program(module, debug, maps, parts, traits, span)
         programs.build_entry(module, debug, maps, traits, span)
     if http is not None:
-        _build_streams(module, debug, maps, rodata, matcher, policy, span)
+        _build_streams(module, debug, maps, rodata, matcher, services, span)
     debug.license("Dual MIT/GPL")
     debug.finish()
     return module, rodata
@@ -96,16 +96,16 @@ def _build_streams(
     maps: Maps,
     rodata: Rodata,
     matcher: match.Matcher,
-    policy: PolicySet,
+    services: dict[Direction, ServiceSet],
     span: Span,
 ) -> None:
-    """The programs that judge requests."""
+    """The programs that judge requests. `services` as `takeover.build` has them."""
     if matcher.tables.stateless:
         help = "compile without --stateless, or without the blocks"
         raise OperationError("a stateless program cannot judge requests, and some rules have L7 blocks", help)
     parts = stream_programs.build_parts(module, debug, maps, rodata, matcher, len(matcher.tables.rules), span)
     takeover.build_entry(module, debug, maps, span)
-    takeover.build(module, debug, maps, parts, _stream_services(policy), span)
+    takeover.build(module, debug, maps, parts, services, span)
     for hook in (StreamHook.STREAM_IN, StreamHook.STREAM_OUT):
         stream_programs.build_entry(module, debug, maps, hook, span)
         stream_programs.build_verdict(module, debug, maps, parts, hook, span)

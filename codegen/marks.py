@@ -242,9 +242,7 @@ def _ends_in_head(f: Function, maps: Maps, flow: Flow, mark: Value, done: ir.Blo
             s.set("approved", f.to(f.add(flow.get("sequence"), flow.get("payload")), I64))
         with leaves:
             denied = s.has("state", State.POISONED)
-            mode = s.get("mode")
-            within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))
-            has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), within))
+            has_part = f.either(f.both(denied, f.ne(s.get("carried"), 0)), f.both(f.not_(denied), s.within_head()))
             with f.if_(has_part):
                 flow.settle(0, int(Reason.L7_MALFORMED))
                 with f.if_(denied):

@@ -235,6 +235,11 @@ class Stream:
     def drop(self, name: str, bits: int) -> None:
         self.set(name, self.f.and_(self.get(name), (1 << 8 * _WIDTH[name]) - 1 ^ bits))
 
+    def within_head(self) -> Value:
+        """Whether a head, or trailers, are begun and not ended."""
+        mode = self.get("mode")
+        return self.f.both(self.f.ne(mode, Mode.START), self.f.cmp("<=", mode, Mode.HEAD_END))
+
     def has(self, name: str, bits: int) -> Value:
         return self.f.bits(self.get(name), bits)
 

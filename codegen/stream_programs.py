@@ -259,8 +259,7 @@ def build_verdict(
         # More steps than there may be: nobody knows what follows.
         s.set("saw", int(Saw.HEAD_LIMIT))
         f.call(parts.judges.malformed, s.pointer, int(Saw.HEAD_LIMIT))
-    mode = s.get("mode")
-    within = f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END), f.not_(s.has("state", State.POISONED)))
+    within = f.both(s.within_head(), f.not_(s.has("state", State.POISONED)))
     if arrives:
         s.set("base", f.add(s.get("base"), s.get("length")))
         within = f.both(within, f.eq(f.to(s.get("approved"), I32), s.get("base")))
@@ -273,8 +272,7 @@ def build_verdict(
 def _end_of_client(f: Function, parts: StreamParts, s: Stream) -> None:
     """The client's FIN, which comes as an empty buffer. Some servers take the end of a stream for that of a head: one that has a part of a head is given more of it
     than it can take."""
-    mode = s.get("mode")
-    with f.if_(f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))):
+    with f.if_(s.within_head()):
         with f.if_(f.not_(s.has("state", State.POISONED))):
             s.set("carried", int(Carried.PART))
             f.call(parts.judges.malformed, s.pointer, int(Saw.UNFINISHED))
@@ -286,12 +284,11 @@ def _note_carried(f: Function, maps: Maps, s: Stream, arrives: bool) -> None:
     mode = s.get("mode")
     s.set("carried", f.select(f.eq(mode, Mode.START), I8(Carried.NOTHING), I8(Carried.PART)))
     if arrives:
-        with f.if_(f.both(f.ne(mode, Mode.START), f.cmp("<=", mode, Mode.HEAD_END))):
-            tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, SKB_SK), result=PTR)
-            with f.if_(f.is_null(tcp)):
-                f.ret(SK_DROP)
-            with f.if_(f.ne(someone_is_blocked(f, maps, tcp), 0)):
-                s.set("carried", int(Carried.AWAITED))
+        with (
+            f.if_(s.within_head()),
+            f.if_(f.ne(someone_is_blocked(f, maps, _tcp_socket(f, SKB_SK)), 0)),
+        ):
+            s.set("carried", int(Carried.AWAITED))
 
 
 def _stopped_at_start(f: Function, s: Stream) -> Value:
@@ -348,9 +345,7 @@ def _judge_at_last(f: Function, maps: Maps, s: Stream, parts: StreamParts, only_
 def _drop_repeated(f: Function, maps: Maps, s: Stream, parts: StreamParts) -> None:
     """Takes off what the client sent again with what is new: the kernel hands such a segment to verdict programs, and then to who reads, with bytes that were
     read before (tcp_read_skb). Where others wait behind it nobody can tell from the socket which repeats what."""
-    tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, SKB_SK), result=PTR)
-    with f.if_(f.is_null(tcp)):
-        f.ret(SK_DROP)
+    tcp = _tcp_socket(f, SKB_SK)
     received = f.var(f.kernel_field(tcp, "tcp_sock", "rcv_nxt"))
     fin = f.to(s.get("approved"), I32)
     with f.if_(f.both(s.has("told", Told.ENDED), f.eq(received.get(), f.add(fin, 1)))):
@@ -368,12 +363,15 @@ def _drop_repeated(f: Function, maps: Maps, s: Stream, parts: StreamParts) -> No
             f.ret(f.select(s.has("state", State.POISONED), I32(SK_DROP), I32(SK_PASS)))
 
 
-def _socket(f: Function, at: int) -> Value:
-    """The context's socket, which every program here has."""
+def _tcp_socket(f: Function, at: int) -> Value:
+    """The context's socket, which every program here has, as a `struct tcp_sock`."""
     socket = f.b.load(f.at_offset(f.args[0], at), typ=PTR)
     with f.if_(f.is_null(socket)):
         f.ret(SK_DROP)
-    return socket
+    tcp = f.helper(Helper.SKC_TO_TCP_SOCK, socket, result=PTR)
+    with f.if_(f.is_null(tcp)):
+        f.ret(SK_DROP)
+    return tcp
 
 
 def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
@@ -385,9 +383,7 @@ def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
     opaque = f.both(f.eq(s.get("mode"), Mode.OPAQUE), f.not_(s.has("told", Told.REFUSED)))
     with f.if_(f.either(opaque, s.has("state", State.RESUMES))):
         f.leave(done)
-    tcp = f.helper(Helper.SKC_TO_TCP_SOCK, _socket(f, MSG_SK), result=PTR)
-    with f.if_(f.is_null(tcp)):
-        f.ret(SK_DROP)
+    tcp = _tcp_socket(f, MSG_SK)
     written = f.kernel_field(tcp, "tcp_sock", "write_seq")
     lacking = f.sub(f.add(s.get("base"), f.to(s.get("approved"), I32)), written)
     with f.if_(f.eq(lacking, 0)):

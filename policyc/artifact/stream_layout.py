@@ -28,9 +28,8 @@ STREAM_SECTIONS = {
 
 COOKIE = struct.Struct("<Q")  # a socket's cookie
 CGROUP_STORAGE_KEY = struct.Struct("<Q")  # cgroup id, for all attach types
-CGROUP_SUBJECT = struct.Struct(
-    "<II"
-)  # of the cgroup that the program is attached to: endpoint index (0: none), CgroupKind
+# Of the cgroup that the program is attached to: endpoint index (0: none), CgroupKind.
+CGROUP_SUBJECT = struct.Struct("<II")
 # A connection that was taken over, by the connection table's key: the cookie of its socket, the direction of its first packet, flags, and, where it is
 # the server's that is judged and the connection is to be closed, the sequence number behind what that sent last.
 MARK = struct.Struct("<QIIII")
