@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 from llvmlite import ir
 
-from policyc.artifact.layout import Events, Reason
+from policyc.artifact.layout import CtFlag, Events, Reason
 from policyc.codegen import answers, recent
 from policyc.codegen.flow import OFFSET, Flow
 from policyc.codegen.function import I8, I32, I64, Function, Helper, Value
 from policyc.codegen.maps import Maps
-from policyc.codegen.marks import TCP_URG, is_within_ledger
+from policyc.codegen.marks import TCP_URG, by_family, is_within_ledger
 from policyc.codegen.parse import TCP
+from policyc.codegen.records import CT_CHECKED, CT_DIRECTION, CT_FLAGS, CT_GENERATION, CT_RULE
 from policyc.codegen.report import count_reason, count_rule
 from policyc.codegen.state import opens_or_closes
 from policyc.codegen.stream import OFFSET as STREAM_OFFSET
@@ -48,7 +49,7 @@ def let_through(
     with f.if_(f.is_null(pointer)):
         f.leave(unknown)
     s = Stream(f, pointer)
-    with f.if_(f.ne(s.get(KNOWN[direction]), _now(f, flow))):
+    with f.if_(f.ne(s.get(KNOWN[direction]), _now(f, flow.get("generation")))):
         f.leave(unknown)
     with f.if_(f.either(s.has("state", State.POISONED), f.not_(_has_ends(f, flow, s)))):
         f.leave(unknown)
@@ -79,7 +80,27 @@ def remember(f: Function, maps: Maps, flow: Flow, context: Value, direction: Dir
         s = Stream(f, pointer)
         with f.if_(f.both(f.eq(s.get("subject"), flow.get("subject")), _has_ends(f, flow, s))):
             s.set("known_rule", f.to(rule, I64))
-            s.set(KNOWN[direction], _now(f, flow))
+            s.set(KNOWN[direction], _now(f, flow.get("generation")))
+
+
+def introduce(f: Function, maps: Maps, s: Stream) -> None:
+    """Has the record of a marked connection answer from its first payload on, for the ways in which the connection table has let packets through under the
+    present generation."""
+    generation = s.get("generation")
+
+    def ask(family: int, key: Value) -> None:
+        entry = f.lookup(maps[f"ct{family}"], key)
+        with f.if_(f.not_null(entry)):
+            flags = f.and_(f.load(entry, I8, CT_FLAGS), CtFlag.STREAM | CtFlag.DENIED | CtFlag.CLOSING)
+            same = f.eq(f.load(entry, I8, CT_DIRECTION), s.get("direction"))
+            current = f.eq(f.load(entry, I32, CT_GENERATION), generation)
+            with f.if_(f.both(f.eq(flags, CtFlag.STREAM), same, current)):
+                s.set("known_rule", f.to(f.load(entry, I32, CT_RULE), I64))
+                for direction, name in KNOWN.items():
+                    with f.if_(f.eq(f.load(entry, I32, CT_CHECKED[direction]), generation)):
+                        s.set(name, _now(f, generation))
+
+    by_family(f, s, ask)
 
 
 def _may_be_judged(f: Function, flow: Flow, services: Mapping[Direction, ServiceSet]) -> Value:
@@ -99,9 +120,9 @@ def _of_socket(f: Function, maps: Maps, flow: Flow, context: Value) -> Value:
     return f.lookup(maps["streams"], cookie)
 
 
-def _now(f: Function, flow: Flow) -> Value:
+def _now(f: Function, generation: Value) -> Value:
     """Generation and tick (i64)."""
-    return f.or_(f.shl(f.to(flow.get("generation"), I64), 32), recent.tick(f))
+    return f.or_(f.shl(f.to(generation, I64), 32), recent.tick(f))
 
 
 def _has_ends(f: Function, flow: Flow, s: Stream) -> Value:

@@ -32,7 +32,7 @@ def _key(f: Function, s: Stream, family: int) -> Value:
     return key
 
 
-def _by_family(f: Function, s: Stream, use: Callable[[int, Value], None], of: Value | None = None) -> None:
+def by_family(f: Function, s: Stream, use: Callable[[int, Value], None], of: Value | None = None) -> None:
     """`use(family, key)` for the stream's family, or the one given."""
     with f.if_else(f.eq(s.get("family") if of is None else of, 4)) as branches:
         for branch, family in zip(branches, (4, 6), strict=True):
@@ -53,7 +53,7 @@ def poison_mark(f: Function, maps: Maps, s: Stream) -> None:
             word = CT_FLAGS & ~3
             f.set_bits(entry, I32(CtFlag.CLOSING << 8 * (CT_FLAGS - word)), word)
 
-    _by_family(f, s, mark)
+    by_family(f, s, mark)
 
 
 def count_to_close(f: Function, maps: Maps, amount: int) -> None:
@@ -63,18 +63,20 @@ def count_to_close(f: Function, maps: Maps, amount: int) -> None:
         f.count(number, 0, amount)
 
 
-def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> None:
-    """Marks the connection with its socket's cookie (i64), if there is room."""
+def make_mark(f: Function, maps: Maps, s: Stream, cookie: Value) -> Value:
+    """Marks the connection with its socket's cookie (i64): 0 (i64), or what the update failed with."""
     value = f.slot(ir.ArrayType(I8, MARK.size), "mark")
     f.store(value, cookie, offset=MARK_COOKIE)
     f.store(value, f.to(s.get("direction"), I32), offset=MARK_DIRECTION)
     for offset in range(MARK_FLAGS, MARK.size, 4):
         f.store(value, 0, I32, offset)
+    failed = f.var(0, I64)
 
     def update(family: int, key: Value) -> None:
-        f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST)
+        failed.set(f.helper(Helper.MAP_UPDATE, maps[f"marks{family}"], key, value, NO_EXIST))
 
-    _by_family(f, s, update)
+    by_family(f, s, update)
+    return failed.get()
 
 
 def note_sent(f: Function, maps: Maps, s: Stream, sequence: Value) -> None:
@@ -85,14 +87,14 @@ def note_sent(f: Function, maps: Maps, s: Stream, sequence: Value) -> None:
         with f.if_(f.not_null(found)):
             f.store(found, sequence, offset=MARK_SENT)
 
-    _by_family(f, s, note)
+    by_family(f, s, note)
 
 
 def remove_mark(f: Function, maps: Maps, s: Stream) -> None:
     def delete(family: int, key: Value) -> None:
         f.helper(Helper.MAP_DELETE, maps[f"marks{family}"], key)
 
-    _by_family(f, s, delete)
+    by_family(f, s, delete)
 
 
 def expect(f: Function, maps: Maps, s: Stream, family: Value) -> None:
@@ -103,14 +105,14 @@ def expect(f: Function, maps: Maps, s: Stream, family: Value) -> None:
     def update(number: int, key: Value) -> None:
         f.helper(Helper.MAP_UPDATE, maps[f"expected{number}"], key, value, 0)
 
-    _by_family(f, s, update, family)
+    by_family(f, s, update, family)
 
 
 def not_expected(f: Function, maps: Maps, s: Stream) -> None:
     def delete(family: int, key: Value) -> None:
         f.helper(Helper.MAP_DELETE, maps[f"expected{family}"], key)
 
-    _by_family(f, s, delete)
+    by_family(f, s, delete)
 
 
 def gate(f: Function, maps: Maps, flow: Flow, key: Value) -> None:

@@ -416,32 +416,36 @@ class _Builder:
         for direction, offset in zip((Direction.INGRESS, Direction.EGRESS), CT_CHECKED, strict=True):
             travels = f.eq(flow.get("direction"), int(direction))
             f.store(value, f.select(travels, checked_as(f, flow), I32(0)), offset=offset)
-        self._write_key("")
-        failed = f.var(self._update(NO_EXIST))
-        with f.if_(f.ne(failed.get(), 0)):
-            self._void_recent()
-            if self.has_streams:
-                self._refuse_meeting()
-            failed.set(self._update(ANY))
+        failed = f.var(0, I64)
+        with f.loop(2, 2) as (_, done):  # once more where another CPU enters it meanwhile
+            old = self._lookup("")
+            with f.if_(f.not_null(old)):
+                self._replace(old)
+            failed.set(self._update(f.select(f.is_null(old), I64(NO_EXIST), I64(ANY))))
+            with f.if_(f.eq(failed.get(), 0)):
+                f.leave(done)
         with f.if_(f.ne(failed.get(), 0)):
             flow.settle(0, int(Reason.TABLE_FULL))
             audit_load(f, flow)
             flow.set("connection", 0)
 
-    def _refuse_meeting(self) -> None:
-        """Both ends may open a connection at once: it must not become one of the other direction, whose requests nobody judges."""
+    def _replace(self, old: Value) -> None:
+        """What an entry that is to be replaced leaves behind. Both ends may open a connection at once: it must not become one of the other direction, whose requests
+        nobody judges."""
         f, flow = self.f, self.flow
-        old = self._lookup("")
-        with f.if_(f.not_null(old)):
-            flags = f.load(old, I8, CT_FLAGS)
-            open_ = f.not_(f.bits(flags, CtFlag.FIN | CtFlag.FIN_REPLY | CtFlag.RST))
-            turned = f.ne(f.load(old, I8, CT_DIRECTION), flow.get("direction"))
-            with f.if_(f.both(f.bits(flags, CtFlag.STREAM), turned, open_, self._is_live(old, flow.get("protocol")))):
-                flow.settle(0, int(Reason.L7_NOT_SEEN))
-                flow.set("connection", 0)
-                f.leave(self.done)
+        flags = f.load(old, I8, CT_FLAGS)
+        with f.if_(f.bits(flags, CtFlag.REMEMBERED)):
+            recent.void(f, self.maps)
+        if not self.has_streams:
+            return
+        open_ = f.not_(f.bits(flags, CtFlag.FIN | CtFlag.FIN_REPLY | CtFlag.RST))
+        turned = f.ne(f.load(old, I8, CT_DIRECTION), flow.get("direction"))
+        with f.if_(f.both(f.bits(flags, CtFlag.STREAM), turned, open_, self._is_live(old, flow.get("protocol")))):
+            flow.settle(0, int(Reason.L7_NOT_SEEN))
+            flow.set("connection", 0)
+            f.leave(self.done)
 
-    def _update(self, how: int) -> Value:
+    def _update(self, how: Value) -> Value:
         """Enters `value` under `key`; 0 or what the helper failed with."""
         f = self.f
         result = f.var(0, I64)
@@ -450,13 +454,6 @@ class _Builder:
                 with branch:
                     result.set(f.helper(Helper.MAP_UPDATE, self.maps[name], self.key, self.value, how))
         return result.get()
-
-    def _void_recent(self) -> None:
-        """Where `recent` may answer for the connection that is being replaced."""
-        f = self.f
-        old = self._lookup("")
-        with f.if_(f.not_null(old)), f.if_(f.bits(f.load(old, I8, CT_FLAGS), CtFlag.REMEMBERED)):
-            recent.void(f, self.maps)
 
     # --- fragments --------------------------------------------------------------------------------------------
 

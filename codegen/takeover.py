@@ -9,6 +9,7 @@ from llvmlite import ir
 from policyc.artifact.layout import ENTRY_PREFIX, PROGRAM_PREFIX, CgroupKind
 from policyc.artifact.layout import State as LoadState
 from policyc.artifact.stream_layout import StreamHook
+from policyc.codegen import known_streams
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.function import I8, I16, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
@@ -38,6 +39,7 @@ OP, REPLY, NEW_STATE, FAMILY, REMOTE4, LOCAL4, REMOTE6, LOCAL6 = 0, 4, 8, 20, 24
 REMOTE_PORT, LOCAL_PORT, IS_FULLSOCK, RCV_NXT, SND_NXT, SND_UNA, SOCKET = 64, 68, 72, 100, 104, 108, 184
 # In the word that programs may write, and that those of one event share: the nearest cgroup's program has run; below it its subject.
 NEAREST = 1 << 31
+STREAMS_ONLY = 1 << 30  # its packets are judged at the subject's interface
 AF_INET = 2
 TCP_CLOSED = 7
 SOL_SOCKET, SO_KEEPALIVE, SO_RCVLOWAT = 1, 9, 18
@@ -68,7 +70,8 @@ def build_entry(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> 
         kind = f.load(subject, I32, CGROUP_SUBJECT_KIND)
         with f.if_(f.both(f.eq(op, Op.REQUESTED), f.ne(kind, int(CgroupKind.STREAMS_ONLY)))):
             f.ret(PASSED)
-        f.store(context, f.or_(f.load(subject, I32, CGROUP_SUBJECT_ENDPOINT), NEAREST), offset=REPLY)
+        bits = f.select(f.eq(kind, int(CgroupKind.STREAMS_ONLY)), I32(NEAREST | STREAMS_ONLY), I32(NEAREST))
+        f.store(context, f.or_(f.load(subject, I32, CGROUP_SUBJECT_ENDPOINT), bits), offset=REPLY)
     switch = f.lookup_index(maps["switch"], 0)
     with f.if_(f.not_null(switch)):
         tail_call(f, maps, hook, f.to(f.sub(f.load(switch, I32), int(LoadState.ACTIVE)), I8))
@@ -141,7 +144,8 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     with f.if_(f.not_(_is_of(f, direction, services))):
         f.ret(PASSED)
     config = f.lookup_index(maps["config"], 0)
-    subject = f.and_(f.load(context, I32, REPLY), NEAREST - 1)
+    word = f.load(context, I32, REPLY)
+    subject, at_interface = f.and_(word, STREAMS_ONLY - 1), f.bits(word, STREAMS_ONLY)
     with f.if_(f.either(f.eq(subject, 0), f.is_null(config))):
         f.ret(PASSED)
     with f.if_(f.ne(f.load(config, I32, CONFIG_STATE), int(LoadState.ACTIVE))):
@@ -159,7 +163,8 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     s.set("subject", subject)
     s.set("family", _fill_ends(f, s))
     if direction is Direction.INGRESS:
-        not_expected(f, maps, s)
+        with f.if_(at_interface):
+            not_expected(f, maps, s)
     with f.if_(f.ne(f.call(parts.match, s.pointer), int(Found.STREAM))):
         f.leave(forget)
     sockets = maps["streams_in"]
@@ -182,7 +187,9 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     asks = CALL_SENDS if direction is Direction.INGRESS else CALL_RTT
     f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | asks))
     # From here on its payload passes. Without a mark (a full table) it does not.
-    make_mark(f, maps, s, f.load(cookie, I64))
+    failed = make_mark(f, maps, s, f.load(cookie, I64))
+    with f.if_(f.both(f.eq(failed, 0), f.not_(at_interface))):
+        known_streams.introduce(f, maps, s)
     f.ret(PASSED)
     f.b.position_at_end(forget)
     f.helper(Helper.MAP_DELETE, maps["streams"], cookie)
@@ -203,7 +210,7 @@ def _expect(f: Function, maps: Maps, services: ServiceSet) -> None:
         memory = f.slot(ir.ArrayType(I8, TUPLE_END), "asked")
         f.zero(memory, TUPLE_END)
         s = Stream(f, memory)
-        s.set("subject", f.and_(f.load(f.args[0], I32, REPLY), NEAREST - 1))
+        s.set("subject", f.and_(f.load(f.args[0], I32, REPLY), STREAMS_ONLY - 1))
         expect(f, maps, s, _fill_ends(f, s))
 
 
