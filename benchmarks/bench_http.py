@@ -1,7 +1,8 @@
 """HTTP judged in the kernel, beside the same server with no policy and behind Envoy with the same rules.
 
 `python -m benchmarks.bench_http [--quick] [--out FILE]`, as root. nginx answers, on loopback in a network namespace of this process; wrk,
-h2load and curl ask. What is compared takes turns in every round; medians count, and ratios are of medians."""
+h2load and curl ask. What is compared takes turns in every round; medians count, and ratios are of medians. `bare sockmap` (bare_sockmap.py) is the floor: what it costs
+that a program is asked at all."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks import figures, http_clients, http_servers, place
+from benchmarks import bare_sockmap, figures, http_clients, http_servers, place
 from benchmarks.figures import Figure
 from benchmarks.routes import asked, block, routes
 from policyc.artifact.reader import Artifact, read
@@ -29,9 +30,10 @@ from policyc.runtime.pins import Pins
 from policyc.runtime.unload import unload
 
 ROUTES, MANY = 100, 1000
-# Where nginx listens: with no policy, behind 100 routes, behind one, behind 1,000; and Envoy before the first.
-FREE, JUDGED, ONE, THOUSAND, PROXY = 8081, 8080, 8082, 8083, 8090
+# Where nginx listens: with no policy, behind 100 routes, behind one, behind 1,000, with sockets in a sockmap; and Envoy before the first.
+FREE, JUDGED, ONE, THOUSAND, BARE, PROXY = 8081, 8080, 8082, 8083, 8084, 8090
 PAGES = {JUDGED: ROUTES, ONE: 1, THOUSAND: MANY}
+FLOOR = "bare sockmap"
 ROUNDS, QUICK_ROUNDS = 7, 3
 SECONDS = 1.0  # of one measurement
 BIG, QUICK_BIG = 1 << 30, 256 << 20  # bytes of a transfer
@@ -83,7 +85,8 @@ class Bench:
         _fill(self.big, QUICK_BIG if quick else BIG)
         self._load(resources)
         http_servers.nginx(resources, self.folder, FREE, self.folder, self.groups["free"])
-        for port in PAGES:
+        bare_sockmap.enter(resources, self.groups[BARE])
+        for port in (*PAGES, BARE):
             http_servers.nginx(resources, self.folder, port, self.folder, self.groups[port])
         http_servers.envoy(resources, self.folder, PROXY, FREE, routes(ROUTES))
 
@@ -130,7 +133,7 @@ def _fill(path: Path, size: int) -> None:
 def throughput(bench: Bench) -> Iterator[Figure]:
     """Requests a second on connections that are kept."""
     for head, headers, least in (("wrk's head", (), ">= 0.95"), ("an 800-byte head", http_clients.BROWSER, ">= 0.90")):
-        ports = {"no policy": FREE, "Envoy": PROXY, "policyc": JUDGED}
+        ports = {"no policy": FREE, FLOOR: BARE, "Envoy": PROXY, "policyc": JUDGED}
         # A default argument each: the loop goes on.
         found = bench.by_turns(
             {
@@ -142,7 +145,8 @@ def throughput(bench: Bench) -> Iterator[Figure]:
             yield Figure("http", f"requests/s, {head}, {name}", round(value), "/s")
         yield from ratio("requests/s", head, found, "no policy", least)
         yield from ratio("requests/s", head, found, "Envoy", ">= 3.5")
-        yield ratio_of("requests/s", head, "Envoy", "no policy", found)
+        for other in (FLOOR, "Envoy"):
+            yield ratio_of("requests/s", head, other, "no policy", found)
 
 
 def rates(bench: Bench) -> Iterator[Figure]:
@@ -164,7 +168,7 @@ def rates(bench: Bench) -> Iterator[Figure]:
 
 def connections(bench: Bench) -> Iterator[Figure]:
     """One request each."""
-    ports = {"no policy": FREE, "Envoy": PROXY, "policyc": JUDGED}
+    ports = {"no policy": FREE, FLOOR: BARE, "Envoy": PROXY, "policyc": JUDGED}
     found = bench.by_turns(
         {
             name: lambda port=port: http_clients.requests(bench.url(port), SECONDS, http_clients.CLOSE)  # type: ignore[misc]
@@ -174,6 +178,7 @@ def connections(bench: Bench) -> Iterator[Figure]:
     for name, value in found.items():
         yield Figure("http", f"connections/s, {name}", round(value), "/s")
     yield from ratio("connections/s", "no keep-alive", found, "no policy", ">= 0.85")
+    yield ratio_of("connections/s", "no keep-alive", FLOOR, "no policy", found)
 
 
 def growth(bench: Bench) -> Iterator[Figure]:
@@ -197,6 +202,7 @@ def transfers(bench: Bench) -> Iterator[Figure]:
             ">= 0.95",
             {
                 "no policy": lambda: http_clients.download(f"{free}big"),
+                FLOOR: lambda: http_clients.download(f"{bench.url(BARE, files)}big"),
                 "policyc": lambda: http_clients.download(f"{bench.url(JUDGED, files)}big"),
             },
         ),
@@ -204,6 +210,7 @@ def transfers(bench: Bench) -> Iterator[Figure]:
             ">= 0.95",
             {
                 "no policy": lambda: http_clients.upload(bench.url(FREE, UPLOAD), bench.big),
+                FLOOR: lambda: http_clients.upload(bench.url(BARE, UPLOAD), bench.big),
                 "policyc": lambda: http_clients.upload(bench.url(JUDGED, UPLOAD), bench.big),
             },
         ),
@@ -220,6 +227,8 @@ def transfers(bench: Bench) -> Iterator[Figure]:
         for who, value in found.items():
             yield Figure("http", f"{name}, {size}, {who}", round(value / 1e6), "MB/s")
         yield from ratio(name, size, found, "no policy", least)
+        if FLOOR in found:
+            yield ratio_of(name, size, FLOOR, "no policy", found)
 
 
 def memory(bench: Bench) -> Iterator[Figure]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from policyc.artifact.layout import IDLE_CLOSING, CtFlag, Reason
+from policyc.artifact.layout import IDLE_CLOSING, CtFlag
 from policyc.codegen.flow import OFFSET, SCRATCH, Flag, Flow
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.marks import pass_known
 from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_DIRECTION, CT_FLAGS, CT_GENERATION, CT_RULE, CT_SEEN
-from policyc.codegen.report import count_reason, count_rule
+from policyc.codegen.report import count_known
 from policyc.codegen.state import (
     TCP_FIN,
     TCP_SYN,
@@ -76,11 +76,8 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         known_already = CtFlag.REMEMBERED | CtFlag.STREAM if has_streams else CtFlag.REMEMBERED
         with f.if_(f.not_(f.bits(flags, known_already))):
             mark(f, entry, I8(CtFlag.REMEMBERED))
-    length = f.to(flow.get("length"), I64)
     rule = f.load(entry, I32, CT_RULE)
-    with f.if_(f.ne(rule, 0)):
-        count_rule(f, maps, f.sub(rule, 1), length)
-    count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+    count_known(f, maps, flow, direction, rule)
     return rule
 
 

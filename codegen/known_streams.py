@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from llvmlite import ir
 
-from policyc.artifact.layout import CtFlag, Events, Reason
+from policyc.artifact.layout import CtFlag, Events
 from policyc.codegen import answers, recent
 from policyc.codegen.flow import OFFSET, Flow
 from policyc.codegen.function import I8, I32, I64, Function, Helper, Value
@@ -19,7 +19,7 @@ from policyc.codegen.maps import Maps
 from policyc.codegen.marks import TCP_URG, by_family, is_within_ledger
 from policyc.codegen.parse import TCP
 from policyc.codegen.records import CT_CHECKED, CT_DIRECTION, CT_FLAGS, CT_GENERATION, CT_RULE
-from policyc.codegen.report import count_reason, count_rule
+from policyc.codegen.report import count_known
 from policyc.codegen.state import opens_or_closes
 from policyc.codegen.stream import OFFSET as STREAM_OFFSET
 from policyc.codegen.stream import State, Stream
@@ -64,11 +64,7 @@ def let_through(
         with answer, f.if_(answers.concern(f, flow, s)):
             flow.set("answers", 1)  # of the stream whose cookie `_of_socket` has left
             f.call(watch, context, flow.pointer)
-    length = f.to(flow.get("length"), I64)
-    rule = f.to(s.get("known_rule"), I32)
-    with f.if_(f.ne(rule, 0)):
-        count_rule(f, maps, f.sub(rule, 1), length)
-    count_reason(f, maps, I8(direction), I8(1), I8(Reason.ESTABLISHED), length)
+    count_known(f, maps, flow, I8(direction), f.to(s.get("known_rule"), I32))
     f.ret(passed)
     f.b.position_at_end(unknown)
 

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from policyc.artifact.layout import RECENT_BUCKETS, RECENT_KEYS, RECENT_SLOTS, Hook, Reason
+from policyc.artifact.layout import RECENT_BUCKETS, RECENT_KEYS, RECENT_SLOTS, Hook
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.flow import Flow, debug_type
 from policyc.codegen.function import I8, I32, I64, PTR, Function, Helper, Value
 from policyc.codegen.maps import Maps
 from policyc.codegen.near import ODD
 from policyc.codegen.parse import swap_addresses, swap_ports
-from policyc.codegen.report import count_reason, count_rule
+from policyc.codegen.report import count_known
 from policyc.model import Direction, Span
 
 TICK_JIFFIES = 7  # a tick is 2**7 timer interrupts: 0.13 to 1.3 s
@@ -148,12 +148,9 @@ def let_through(f: Function, maps: Maps, flow: Flow, hook: Hook, passed: int) ->
 
 
 def _count(f: Function, maps: Maps, flow: Flow, slot: Slot, word: Value) -> None:
-    length = f.to(flow.get("length"), I64)
     rule = f.to(f.and_(word, (1 << slot.direction) - 1), I32)
-    with f.if_(f.ne(rule, 0)):
-        count_rule(f, maps, f.sub(rule, 1), length)
     direction = f.to(f.and_(f.shr(word, slot.direction), 1), I8)
-    count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+    count_known(f, maps, flow, direction, rule)
 
 
 def build(module: ir.Module, debug: DebugInfo, maps: Maps, span: Span) -> ir.Function:

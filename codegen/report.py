@@ -86,6 +86,14 @@ def count_rule(f: Function, maps: Maps, rank: Value, length: Value, connection: 
             f.add_to(counter, f.to(connection, I64), COUNTER_CONNECTIONS)
 
 
+def count_known(f: Function, maps: Maps, flow: Flow, direction: Value, rule: Value) -> None:
+    """A packet of a known connection that passed. `rule` (i32): rank + 1 of the one that allowed its first packet, 0 if none did."""
+    length = f.to(flow.get("length"), I64)
+    with f.if_(f.ne(rule, 0)):
+        count_rule(f, maps, f.sub(rule, 1), length)
+    count_reason(f, maps, direction, I8(1), I8(Reason.ESTABLISHED), length)
+
+
 def count_reason(f: Function, maps: Maps, direction: Value, verdict: Value, reason: Value, length: Value) -> None:
     """All i8 but `length`, which is bytes (i64)."""
     place, allowed, why = (f.to(v, I32) for v in (direction, verdict, reason))
