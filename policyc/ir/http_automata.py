@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from policyc.diagnostics import OperationError
 from policyc.ir.automata.dfa import Classify, Dfa, determinise
@@ -139,6 +140,6 @@ def _assembled(dfa: Dfa, reading: Reading) -> Automaton:
         classes=bytes(numbers[id(column)] for column in raw),
         decoded=bytes(numbers[id(column)] for column in decoded),
         width=len(distinct),
-        next=tuple(cell for row in zip(*distinct, strict=True) for cell in row),
+        next=tuple(chain.from_iterable(zip(*distinct, strict=True))),
         outcome=dfa.outcomes,
     )

@@ -82,6 +82,7 @@ class _Construction:
         self.numbers: dict[_State, int] = {}
         self.states: list[_State] = []
         self.pieces: dict[tuple[int, frozenset[int]], tuple[list[_Piece], list[_Piece | None]]] = {}
+        self.steps_only = [all(e.op is Op.STEP for e in s.edges) for s in guard.states]
         self.templates: dict[int, list[int]] = {}
         self.steps = 0
 
@@ -128,7 +129,7 @@ class _Construction:
             raise BudgetExceeded
         narrow, wide = self._leaving(positions)
         pieces, piece_of = self._pieces(guard, frozenset(wide))
-        if wide or any(piece.op is not Op.STEP for piece in pieces):
+        if wide or not self.steps_only[guard]:
             row = [SINK] * self.width
             for piece in pieces:
                 number = self.number(self.after(state, piece, self._union([f for m in piece.wide for f in wide[m]])))
@@ -213,18 +214,17 @@ class _Construction:
         blocks = equivalent(rows, list(zip(outcomes, actions, strict=True)))
         order, chosen = {blocks[1]: 0}, [1]
         for state in chosen:  # grows meanwhile
-            for target in rows[state]:
+            for target in dict.fromkeys(rows[state]):
                 if blocks[target] not in order:
                     order[blocks[target]] = len(chosen)
                     chosen.append(target)
         numbers = [order.get(block, 0) for block in blocks]
-        small = [[numbers[t] for t in rows[state]] for state in chosen]
+        small = (map(numbers.__getitem__, rows[state]) for state in chosen)
         columns: dict[tuple[int, ...], int] = {}
         merged = [columns.setdefault(column, len(columns)) for column in zip(*small, strict=True)]
-        first = [merged.index(number) for number in range(len(columns))]
         return Dfa(
             classes=tuple(merged[c] for c in self.classes),
-            rows=tuple(tuple(row[c] for c in first) for row in small),
+            rows=tuple(zip(*columns, strict=True)),
             outcomes=tuple(outcomes[state] for state in chosen),
             actions=tuple(actions[state] for state in chosen),
         )
