@@ -110,7 +110,7 @@ def fill(data: bytes, contents_of: Mapping[str, bytes]) -> bytes:
         if symbol is None or symbol.st_size != len(body):
             raise ElfError(f"it has no symbol {name} of {len(body)} bytes")
         at = elf.get_section(symbol.st_shndx)["sh_offset"] + symbol.st_value
-        if any(out[at : at + len(body)]):
+        if out[at : at + len(body)] != bytes(len(body)):
             raise ElfError(f"its symbol {name} is not zero")
         out[at : at + len(body)] = body
     return bytes(out)
