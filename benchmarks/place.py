@@ -35,6 +35,7 @@ def enter() -> None:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     os.environ["POLICYC_BPFFS"] = str(FOLDER / "bpf")
     os.environ["POLICYC_STATE"] = str(FOLDER / "state")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     run("ip", "link", "set", "lo", "up")
 
 
