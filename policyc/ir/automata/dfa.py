@@ -128,15 +128,12 @@ class _Construction:
         if self.steps > self.limits.steps:
             raise BudgetExceeded
         narrow, wide = self._leaving(positions)
-        pieces, piece_of = self._pieces(guard, frozenset(wide))
-        if wide or not self.steps_only[guard]:
-            row = [SINK] * self.width
-            for piece in pieces:
-                number = self.number(self.after(state, piece, self._union([f for m in piece.wide for f in wide[m]])))
-                for c in piece.classes:
-                    row[c] = number
-        else:
-            row = self._template(guard, pieces)[:]
+        own, piece_of = self._pieces(guard, frozenset(wide))
+        row = self._template(guard)[:]
+        for piece in own:
+            number = self.number(self.after(state, piece, self._union([f for m in piece.wide for f in wide[m]])))
+            for c in piece.classes:
+                row[c] = number
         for c, follows in narrow.items():
             reached = piece_of[c]
             if reached is not None:
@@ -175,18 +172,19 @@ class _Construction:
             return piece.target, positions, self.matching(state[1])
         return piece.target, frozenset(), self.known_marks(state)
 
-    def _template(self, guard: int, pieces: list[_Piece]) -> list[int]:
+    def _template(self, guard: int) -> list[int]:
+        """The row of a state without any pattern, where the guard only steps."""
         known = self.templates.get(guard)
         if known is None:
             known = self.templates[guard] = [SINK] * self.width
-            for piece in pieces:
-                number = self.number((piece.target, frozenset(), NO_MARKS))
-                for c in piece.classes:
+            for mask, target, _ in self.guard_edges[guard] if self.steps_only[guard] else ():
+                number = self.number((target, frozenset(), NO_MARKS))
+                for c in _bits(mask):
                     known[c] = number
         return known
 
     def _pieces(self, guard: int, wide: frozenset[int]) -> tuple[list[_Piece], list[_Piece | None]]:
-        """The classes that have an edge of the guard, cut by the sets in `wide`; and the piece of each class."""
+        """Pieces with another successor than in the template; and the piece of each class: those that have an edge of the guard, cut by `wide`."""
         known = self.pieces.get((guard, wide))
         if known is not None:
             return known
@@ -205,8 +203,9 @@ class _Construction:
         for piece in pieces:
             for c in piece.classes:
                 piece_of[c] = piece
-        self.pieces[guard, wide] = pieces, piece_of
-        return pieces, piece_of
+        own = [piece for piece in pieces if piece.wide or not self.steps_only[guard]]
+        self.pieces[guard, wide] = own, piece_of
+        return own, piece_of
 
     def minimal(self, rows: list[list[int]], outcomes: list[int], guards: list[int | None]) -> Dfa:
         """One state of each class of equivalent ones, numbered breadth first from the start; columns that are equal become one class."""
