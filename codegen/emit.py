@@ -27,6 +27,7 @@ from policyc.codegen import (
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.direct import Context
 from policyc.codegen.maps import Maps
+from policyc.codegen.module_text import module_text
 from policyc.codegen.rodata import Rodata
 from policyc.diagnostics import OperationError
 from policyc.ir.flat import ServiceSet
@@ -131,7 +132,7 @@ def compile_object(tables: Tables, policy: PolicySet, sources: dict[str, str], r
     Raises OperationError where the backend refuses the module or a program is over the kernel's limits."""
     with backend.Backend(sources) as llvm:
         module, rodata = build_module(tables, policy, f"policyc {policyc.__version__}")
-        text = str(module)
+        text = module_text(module)
         built = llvm.compile(text)
     used = budget.check(built)
     filled = elf.fill(built, rodata.contents)

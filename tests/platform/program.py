@@ -15,6 +15,7 @@ from policyc.codegen import backend
 from policyc.codegen.debuginfo import DebugInfo
 from policyc.codegen.emit import DATA_LAYOUT, TRIPLE
 from policyc.codegen.function import PTR, Function, Value
+from policyc.codegen.module_text import module_text
 from policyc.model import Span
 from policyc.runtime.object import Object
 
@@ -41,7 +42,7 @@ def module(programs: Mapping[tuple[str, str], Body], maps: Sequence[MapSpec] = (
         f.close()
     debug.license("Dual MIT/GPL")
     debug.finish()
-    return str(made)
+    return module_text(made)
 
 
 def built(programs: Mapping[tuple[str, str], Body], maps: Sequence[MapSpec] = (), source: str = "") -> bytes:
