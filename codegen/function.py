@@ -64,6 +64,13 @@ class Helper(IntEnum):
     XDP_LOAD_BYTES = 189
 
 
+class _Nameless:
+    """A scope of names that asks nothing of them: what is in a function is written with numbers (`module_text`)."""
+
+    def register(self, name: str, deduplicate: bool = False) -> str:
+        return name
+
+
 class Function:
     """One function under construction. Integers given as Python ints take the type of the other operand."""
 
@@ -87,6 +94,7 @@ class Function:
             fn.section = section
         self.function, self.module, self.debug = fn, module, debug
         self.args = list(fn.args)
+        fn.scope = _Nameless()
         self._allocas = fn.append_basic_block("slots")
         body = fn.append_basic_block("body")
         self.b = ir.IRBuilder(body)
