@@ -1,7 +1,7 @@
 """The kernels that policies are to be loaded on, each with the same objects and the same packets: `make kernels`.
 
 The running kernel where bpf() is permitted, Debian's kernels of this machine's architecture and one of the other
-architecture, both emulated. What cannot be had is told and counts as not run. With `--instead` only what stands in for
+architecture, both emulated. On Debian's kernels of this architecture, too: the probes, and the ways around the judge of streams. What cannot be had is told and counts as not run. With `--instead` only what stands in for
 the kernel's tests where bpf() is not permitted: one emulated kernel of this machine's architecture."""
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ REPLAY, STREAMS = (ROOT / "tests" / "kernels" / name for name in ("replay.py", "
 # What of the test suite is run in an emulated machine, the first of them also instead of the kernel's tests: each test that
 # compiles takes five to ten seconds there, and all tests would take hours.
 PROBES = ("tests/platform/test_maps.py", "tests/platform/test_programs.py")
-FIRST_SEED, TIME_LIMIT = 2000, 1200  # seconds a guest
+# Ways around the judge of streams: what stops them is the kernel's as much as ours. Their policies are compiled here.
+WAYS = ("tests/l7/test_evasion.py", "tests/l7/test_attacks.py")
+PARTS = ("packets", "streams", "probes", "evasions")
+FIRST_SEED, TIME_LIMIT = 2000, 1800  # seconds a guest
 OTHER = {"amd64": "arm64", "arm64": "amd64"}
 
 Outcome = tuple[int, str]  # exit code, output
@@ -50,10 +53,11 @@ def here(command: Sequence[str]) -> Outcome:
     return done.returncode, done.stdout + done.stderr
 
 
-def emulated(kernel: archive.Kernel, command: Sequence[str], root: Path = guest.HERE) -> Outcome:
+def emulated(kernel: archive.Kernel, command: Sequence[str], root: Path = guest.HERE, **more: str) -> Outcome:
+    """`more`: variables of the environment."""
     output = io.BytesIO()
     inside = (guest.FILES / ROOT.relative_to("/")) if root != guest.HERE else ROOT
-    environment = {"POLICYC_REQUIRE_BPF": "1", "PYTHONPATH": str(inside)}
+    environment = {"POLICYC_REQUIRE_BPF": "1", "PYTHONPATH": str(inside), **more}
     if root != guest.HERE:
         # Its Python shares what is pure Python with this one.
         environment["PYTHONPATH"] += f":{guest.FILES}{sysconfig.get_path('purelib')}"
@@ -124,8 +128,15 @@ def tested(files: Sequence[str], outcome: Outcome) -> str:
     return f"{', '.join(files)}: {output.strip().splitlines()[-1].strip('= ')}"
 
 
-def pytest(*files: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+def pytest(*words: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+
+
+def evaded(folder: Path, series: str | None) -> str:
+    """What `WAYS` found, in words. Raises `Wrong`. They wait more than they work: two processes share them."""
+    spread = ("-p", "no:benchmark", "-n", "2", "--dist", "loadgroup")
+    kernel = known(archive.native(), series)
+    return tested(WAYS, emulated(kernel, pytest("-rs", *spread, *WAYS), POLICYC_TEST_OBJECTS=str(folder)))
 
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
@@ -176,7 +187,9 @@ def main() -> int:
     parser.add_argument(
         "--instead", action="store_true", help="one emulated kernel, and only where bpf() is not permitted"
     )
+    parser.add_argument("--only", action="append", choices=PARTS, help="only these parts")
     given = parser.parse_args()
+    parts = given.only or (PARTS[:3] if given.instead else PARTS)
     if given.instead and missing_permission() is None:
         return 0
     try:
@@ -187,38 +200,44 @@ def main() -> int:
     report = Report()
     probes = PROBES[:1] if given.instead else PROBES
     with tempfile.TemporaryDirectory(prefix="policyc-kernels-") as made:
-        folder = Path(made)
-        streams = folder / "streams"
+        packets, streams, evasions = (Path(made, name) for name in ("packets", "streams", "evasions"))
         print(f"compiling {given.grounds} policies and drawing their packets, and policies with L7 rules", flush=True)
-        seeds = range(FIRST_SEED, FIRST_SEED + given.grounds)
-        prepare = [str(REPLAY), "--prepare", f"{seeds.start}:{seeds.stop}:{given.packets}", str(folder)]
-        subprocess.run([sys.executable, *prepare], cwd=ROOT, check=True)
-        subprocess.run([sys.executable, str(STREAMS), "--prepare", str(streams)], cwd=ROOT, check=True)
+        if "packets" in parts:
+            packets.mkdir()
+            seeds = f"{FIRST_SEED}:{FIRST_SEED + given.grounds}:{given.packets}"
+            subprocess.run([sys.executable, str(REPLAY), "--prepare", seeds, str(packets)], cwd=ROOT, check=True)
+        if "streams" in parts:
+            subprocess.run([sys.executable, str(STREAMS), "--prepare", str(streams)], cwd=ROOT, check=True)
+        if "evasions" in parts:
+            prepare = [sys.executable, "-m", "tests.kernels.evasions", str(evasions)]
+            subprocess.run(prepare, cwd=ROOT, check=True)
         if given.instead:
             print(
                 f"bpf() is not permitted here ({missing_permission()}): kernel tests run in an emulated machine",
                 flush=True,
             )
         elif not given.series:
-            report.run(
-                "running kernel",
-                lambda: replayed(played_here(REPLAY, folder)),
-                lambda: streamed(played_here(STREAMS, streams)),
-            )
+            steps = {
+                "packets": lambda: replayed(played_here(REPLAY, packets)),
+                "streams": lambda: streamed(played_here(STREAMS, streams)),
+            }
+            report.run("running kernel", *(step for part, step in steps.items() if part in parts))
         for series in [None] if given.instead else given.series or archive.SERIES[::-1]:
-            report.run(
-                f"Debian {series or 'kernel'}, emulated",
-                lambda series=series: replayed(played_in(REPLAY, folder, native, series)),  # type: ignore[misc]
-                lambda series=series: streamed(played_in(STREAMS, streams, native, series)),  # type: ignore[misc]
-                lambda series=series: tested(probes, emulated(known(native, series), pytest(*probes))),  # type: ignore[misc]
-            )
+            steps = {
+                "packets": lambda series=series: replayed(played_in(REPLAY, packets, native, series)),  # type: ignore[misc]
+                "streams": lambda series=series: streamed(played_in(STREAMS, streams, native, series)),  # type: ignore[misc]
+                "probes": lambda series=series: tested(probes, emulated(known(native, series), pytest(*probes))),  # type: ignore[misc]
+                "evasions": lambda series=series: evaded(evasions, series),  # type: ignore[misc]
+            }
+            name = f"Debian {series or 'kernel'}, emulated"
+            report.run(name, *(step for part, step in steps.items() if part in parts))
         if not given.instead and not given.series:
             other = OTHER[native]
-            report.run(
-                f"Debian {other}, emulated",
-                lambda: replayed(played_in(REPLAY, folder, other, None)),
-                lambda: streamed(played_in(STREAMS, streams, other, None)),
-            )
+            steps = {
+                "packets": lambda: replayed(played_in(REPLAY, packets, other, None)),
+                "streams": lambda: streamed(played_in(STREAMS, streams, other, None)),
+            }
+            report.run(f"Debian {other}, emulated", *(step for part, step in steps.items() if part in parts))
     if report.ran == 0 and not report.wrong:
         print("NO KERNEL COULD BE HAD: nothing was tried")
         return 0 if given.instead else 1

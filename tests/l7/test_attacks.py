@@ -17,6 +17,31 @@ from tests.l7.place import SPARE, Scene, link_address
 pytestmark = pytest.mark.bpf
 PORTS = itertools.count(8080)
 UPLOADS = POLICIES["egress"].replace("GET", "GET, POST")
+CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"\n  GET "/public/**"')
+AUDITED = POLICIES["ingress"].replace("http {", "http audit {")
+ELSEWHERE = (
+    POLICIES["ingress"]
+    .replace("tcp/8080-8199 http", "tcp/9000 http")
+    .replace("as plain", "as plain\n    allow from { app == web } on tcp/8080-8199")
+)
+POSTS = POLICIES["ingress"].replace("GET", "GET, POST")
+CHANGED = (POSTS + "\n# two\n", POSTS + "\n# three\n")
+TOKEN, EVIL = (
+    POLICIES["ingress"].replace('"/public/**", "/Xforbidden"', f'"/public/**" header {condition}')
+    for condition in ('"X-Token" "good"', '"X-Evil" absent')
+)
+TEXTS = (
+    *POLICIES.values(),
+    UPLOADS,
+    CONNECTS,
+    AUDITED,
+    ELSEWHERE,
+    POSTS,
+    *CHANGED,
+    TOKEN,
+    EVIL,
+)  # all that is loaded here
+assert len(set(TEXTS)) == len(TEXTS), "a replacement has replaced nothing"
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +174,14 @@ def test_a_client_that_ends_within_a_head_frees_its_place(ingress: Scene) -> Non
 
 
 @pytest.mark.parametrize(
-    ("condition", "header"),
-    [('header "X-Token" "good"', b"X-Token: bad"), ('header "X-Token" "good"', b"X-Other: a"), ('header "X-Evil" absent', b"X-Evil: a")],
-)  # fmt: skip
-def test_what_was_judged_is_not_served_for_the_head_that_was_denied(
-    scene: Scene, condition: str, header: bytes
-) -> None:
+    ("text", "header"),
+    [(TOKEN, b"X-Token: bad"), (TOKEN, b"X-Other: a"), (EVIL, b"X-Evil: a")],
+    ids=["another value", "another header", "a header that must be absent"],
+)
+def test_what_was_judged_is_not_served_for_the_head_that_was_denied(scene: Scene, text: str, header: bytes) -> None:
     """Python's http.server serves what it has of a head when the stream ends: cut anywhere, the rest in one segment with the FIN."""
-    policy_text = POLICIES["ingress"].replace('"/public/**", "/Xforbidden"', f'"/public/**" {condition}')
-    assert condition in policy_text
     request = b"GET /public/a HTTP/1.1\r\nHost: api\r\n" + header + b"\r\n\r\n"
-    with scene.loaded(policy_text, api="cgroup"):
+    with scene.loaded(text, api="cgroup"):
         server, web = servers.start("python", scene, next(PORTS)), scene.agent("web")
         for whole in (request, request[:-1]):
             web.call(attacks.rests_with_fin, scene.address("api"), server.port, whole, range(1, len(whole)))
@@ -180,13 +202,6 @@ def test_an_event_loop_is_not_kept_busy_by_what_was_denied(ingress: Scene, paylo
 
 # --- answers, and changes of policy ----------------------------------------------------------------------------------------
 
-CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"\n  GET "/public/**"')
-AUDITED = POLICIES["ingress"].replace("http {", "http audit {")
-ELSEWHERE = (
-    POLICIES["ingress"]
-    .replace("tcp/8080-8199 http", "tcp/9000 http")
-    .replace("as plain", "as plain\n    allow from { app == web } on tcp/8080-8199")
-)
 MALFORMED = b"GET /public//a HTTP/1.1\r\nHost: api\r\n\r\n"
 
 
@@ -218,16 +233,15 @@ def test_a_stream_that_was_not_judged_ends_once_it_is(scene: Scene, first: str) 
 
 def test_a_body_outlasts_two_changes_of_policy(scene: Scene) -> None:
     """Only heads need the program under which they began."""
-    posts = POLICIES["ingress"].replace("GET", "GET, POST")
     for framing, parts, end in (
         (b"Content-Length: 9", (b"abc", b"def"), b"ghi"),
         (b"Transfer-Encoding: chunked", (b"9\r\nabc", b"def"), b"ghi\r\n0\r\nX: y\r\n\r\n"),
     ):
-        with scene.loaded(posts, api="cgroup"):
+        with scene.loaded(POSTS, api="cgroup"):
             server, web = Server(scene), scene.agent("web")
             head = b"POST /public/a HTTP/1.1\r\nHost: api\r\n" + framing + b"\r\n\r\n"
             web.call(attacks.connected, server.address, server.port, head + parts[0])
-            for text in (posts + "\n# two\n", posts + "\n# three\n"):
+            for text in CHANGED:
                 scene.load(text, api="cgroup")
             web.call(attacks.goes_on, parts[1])
             assert web.call(attacks.goes_on, end) == "answered", framing

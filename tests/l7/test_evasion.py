@@ -16,7 +16,11 @@ from tests.l7.place import PORT, Scene
 
 pytestmark = pytest.mark.bpf
 PORTS = itertools.cycle(range(PORT, PORT + 20))
-FREE = [pytest.param(e, v, id=f"{e.name}-{v}") for e in EVASIONS.values() for v in e.versions]
+FREE = [
+    pytest.param(e, v, id=f"{e.name}-{v}", marks=pytest.mark.xdist_group("nobody"))
+    for e in EVASIONS.values()
+    for v in e.versions
+]
 # At an interface too, with the cgroup for the streams: what has no socket in the cgroup is seen there.
 BOUND = ("cgroup", "both")
 
@@ -31,8 +35,10 @@ class Judge:
 
 
 JUDGES = [Judge(side, bound) for side in ("ingress", "egress") for bound in BOUND]
+# Where the file's tests are spread over processes (tests/kernels/matrix.py) those of a judge stay together.
+SITTING = [pytest.param(judge, id=str(judge), marks=pytest.mark.xdist_group(str(judge))) for judge in JUDGES]
 JUDGED = [
-    pytest.param(judge, e, v, id=f"{judge}-{e.name}-{v}")
+    pytest.param(judge, e, v, id=f"{judge}-{e.name}-{v}", marks=pytest.mark.xdist_group(str(judge)))
     for judge in JUDGES
     for e in EVASIONS.values()
     for v in e.versions
@@ -50,22 +56,40 @@ def trying(e: Evasion, scene: Scene, **more: object) -> evasion.Outcome:
 
 
 @pytest.mark.parametrize(("way", "version"), FREE)
-def test_gets_through_where_nobody_judges(scene: Scene, way: Evasion, version: int) -> None:
+def test_gets_through_where_nobody_judges(scene: Scene, bench: Bench, way: Evasion, version: int) -> None:
+    bench.clear()
     assert trying(way, scene, version=version).through
 
 
+class Bench:
+    """Who judges in the scene: one load for all tests that need none of their own."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._judge: Judge | None = None
+
+    def take(self, judge: Judge) -> None:
+        if judge != self._judge:
+            self.clear()
+            self._scene.load(POLICIES[judge.side], **{SUBJECT[judge.side]: judge.bound})
+            self._judge = judge
+
+    def clear(self) -> None:
+        self._judge = None
+        self._scene.unload()
+
+
 @pytest.fixture(scope="module")
-def judge(scene: Scene, request: pytest.FixtureRequest) -> Iterator[Judge]:
-    """One load for all that need none of their own."""
-    made: Judge = request.param
-    scene.load(POLICIES[made.side], **{SUBJECT[made.side]: made.bound})
+def bench(scene: Scene) -> Iterator[Bench]:
+    made = Bench(scene)
     yield made
-    scene.unload()
+    made.clear()
 
 
-@pytest.mark.parametrize("judge", JUDGES, indirect=True, ids=str)
-def test_what_is_allowed_is_served(scene: Scene, judge: Judge) -> None:
+@pytest.mark.parametrize("judge", SITTING)
+def test_what_is_allowed_is_served(scene: Scene, bench: Bench, judge: Judge) -> None:
     """Without it, what follows would prove nothing."""
+    bench.take(judge)
     port = next(PORTS)
     api, web = scene.agent("api"), scene.agent("web")
     api.call(recorder.start, recorder.Listening("::", port))
@@ -74,22 +98,20 @@ def test_what_is_allowed_is_served(scene: Scene, judge: Judge) -> None:
     assert done == ["answered", "answered"]
 
 
-@pytest.mark.parametrize(("judge", "way", "version"), JUDGED, indirect=["judge"])
-def test_is_refused(scene: Scene, judge: Judge, way: Evasion, version: int) -> None:
+@pytest.mark.parametrize(("judge", "way", "version"), JUDGED)
+def test_is_refused(scene: Scene, bench: Bench, judge: Judge, way: Evasion, version: int) -> None:
     if way.late:
-        scene.unload()
-
-    def load() -> None:
-        if way.late:
-            scene.load(POLICIES[judge.side], **{SUBJECT[judge.side]: judge.bound})
-
-    outcome = trying(way, scene, version=version, load=load)
+        bench.clear()
+    else:
+        bench.take(judge)
+    outcome = trying(way, scene, version=version, load=lambda: bench.take(judge))
     assert not outcome.through, outcome
     assert FORBIDDEN not in outcome.data, outcome  # but for its last byte: what was sent before that was delivered
 
 
-@pytest.mark.parametrize("judge", JUDGES, indirect=True, ids=str)
-def test_mptcp_is_told(scene: Scene, judge: Judge) -> None:
+@pytest.mark.parametrize("judge", SITTING)
+def test_mptcp_is_told(scene: Scene, bench: Bench, judge: Judge) -> None:
+    bench.take(judge)
     scene.events()
     assert not trying(EVASIONS["MPTCP"], scene).through
     told = [(e["reason"], e["saw"]) for e in scene.events() if e["type"] == "l3-l4" and e["verdict"] == "deny"]
