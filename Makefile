@@ -55,7 +55,7 @@ fuzz-http: venv tools ## random HTTP rules and streams on real sockets and throu
 fuzz-input: venv ## random bad policies, objects, endpoints files and flows for SECONDS, from SEED on
 	$(BIN)/python -m tests.robustness.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-kernels: venv tools ## the same objects, packets and HTTP streams on the running kernel, on Debian's 6.1 and 6.12, and on arm64, emulated (20 minutes)
+kernels: venv tools ## the same objects, packets and HTTP streams on the running kernel, on Debian's 6.1 and 6.12, and on arm64, emulated; on the Debian ones evasions, too (an hour)
 	@scripts/install-tools --emulators
 	$(BIN)/python tests/kernels/matrix.py
 

@@ -14,7 +14,8 @@ from tests.l7.agent import Agent
 from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
 from tests.l7.place import SPARE, Scene, link_address
 
-pytestmark = pytest.mark.bpf
+# One scene for all where files are spread over processes (tests/kernels/matrix.py).
+pytestmark = [pytest.mark.bpf, pytest.mark.xdist_group("attacks")]
 PORTS = itertools.count(8080)
 UPLOADS = POLICIES["egress"].replace("GET", "GET, POST")
 CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"\n  GET "/public/**"')
