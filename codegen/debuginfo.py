@@ -17,6 +17,7 @@ MAP_TYPES = {
 # What programs look at of the kernel's structs, and what kind of type each member has there.
 KERNEL_MEMBERS = {
     "tcp_sock": {"rcv_nxt": "int", "write_seq": "int"},
+    "inet_connection_sock": {"icsk_ulp_ops": "pointer"},
     "sock": {"sk_wq": "pointer"},
     "socket_wq": {"wait": "struct"},
     "wait_queue_head": {"head": "struct"},

@@ -346,6 +346,11 @@ class Function:
         offset = self.kernel_offset(struct, member)
         return self.b.load(self.b.gep(pointer, [offset], source_etype=I8), typ=I32)
 
+    def kernel_pointer(self, pointer: Value, struct: str, member: str) -> Value:
+        """A pointer of a kernel's object likewise; only to be compared with null."""
+        offset = self.kernel_offset(struct, member)
+        return self.b.load(self.b.gep(pointer, [offset], source_etype=I8), typ=PTR)
+
     def kernel_offset(self, struct: str, member: str) -> Value:
         """Where (i64) this kernel's struct has the member."""
         return self.b.load(self.debug.kernel_offset(struct, member), typ=I64)

@@ -379,11 +379,15 @@ def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
     bytes must not pass for approved ones. Less is there if a `send` that does not wait was taken in part: who sends goes on with the rest, which is
     read once more. Of a body or chunk only its length matters; what stands between two chunks is a buffer of its own (http.build_step), nothing of which was taken; of a
     head nobody knows any more what was read where."""
-    done = f.b.append_basic_block("followed")
-    opaque = f.both(f.eq(s.get("mode"), Mode.OPAQUE), f.not_(s.has("told", Told.REFUSED)))
-    with f.if_(f.either(opaque, s.has("state", State.RESUMES))):
+    done, lost = f.b.append_basic_block("followed"), f.b.append_basic_block("lost")
+    with f.if_(f.both(f.eq(s.get("mode"), Mode.OPAQUE), f.not_(s.has("told", Told.REFUSED)))):
         f.leave(done)
     tcp = _tcp_socket(f, MSG_SK)
+    # A protocol above TCP (kernel TLS) sends other bytes than those that are read here.
+    with f.if_(f.not_null(f.kernel_pointer(tcp, "inet_connection_sock", "icsk_ulp_ops"))):
+        f.leave(lost)
+    with f.if_(s.has("state", State.RESUMES)):
+        f.leave(done)
     written = f.kernel_field(tcp, "tcp_sock", "write_seq")
     lacking = f.sub(f.add(s.get("base"), f.to(s.get("approved"), I32)), written)
     with f.if_(f.eq(lacking, 0)):
@@ -397,6 +401,8 @@ def _follow_writes(f: Function, maps: Maps, s: Stream, end: ir.Block) -> None:
             s.set("digits", 0)
             s.drop("framing", Framing.TRAILERS)
         f.leave(done)
+    f.leave(lost)
+    f.b.position_at_end(lost)
     _give_up(f, maps, s, Saw.UNFOLLOWED)
     s.set("carried", 1)
     s.set("length", 0)

@@ -167,6 +167,7 @@ for _name, _sender in {
     "byte by byte": senders.byte_by_byte,
     "MSG_MORE and FIN": senders.corked,
     "TCP_ULP": senders.under_tls_ulp,
+    "TCP_ULP with keys": senders.under_tls_keys,
     "sendfile": senders.by_sendfile,
     "splice": senders.by_splice,
     "MSG_ZEROCOPY": senders.by_zerocopy,

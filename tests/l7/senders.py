@@ -22,6 +22,7 @@ from tests.l7.waiting import readable
 
 Sender = Callable[Concatenate[str, int, bytes, ...], str]
 TCP_FASTOPEN_CONNECT, TCP_ULP = 30, 31  # linux/tcp.h
+SOL_TLS, TLS_TX, TLS_1_2, TLS_AES_GCM_128 = 282, 1, 0x0303, 51  # linux/socket.h, linux/tls.h
 MSG_FASTOPEN, MSG_ZEROCOPY = 0x20000000, 0x4000000  # linux/socket.h
 SO_ZEROCOPY = 60
 AF_UNSPEC = struct.pack("<H14x", socket.AF_UNSPEC)
@@ -114,6 +115,47 @@ def under_tls_ulp(address: str, port: int, payload: bytes) -> str:
         channel.sendall(payload)
 
     return _through(address, port, payload, send)
+
+
+def under_tls_keys(address: str, port: int, payload: bytes) -> str:
+    """A part of a header in the clear, then kernel TLS with a key of the client's choice: a judge of what is sent reads the rest of the header where the
+    wire has `payload`."""
+    key, salt = bytes(16), bytes(4)
+
+    def send(channel: socket.socket, payload: bytes) -> None:
+        try:
+            channel.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+        except FileNotFoundError:
+            raise Unsupported("TCP_ULP tls: the kernel has no kernel TLS") from None
+        wire = b"\r\n\r\n" + payload
+        for nonce in (b"nonce%03d" % number for number in range(1000)):
+            clear = _xor(wire, _key_stream(key, salt + nonce + b"\0\0\0\2", len(wire)))
+            if not set(clear) & set(b"\0\r\n"):  # it can stand in a header
+                break
+        channel.sendall(b"GET /public/a HTTP/1.1\r\nHost: api\r\nX: ")
+        info = struct.pack("<HH8s16s4s8s", TLS_1_2, TLS_AES_GCM_128, nonce, key, salt, bytes(8))
+        channel.setsockopt(SOL_TLS, TLS_TX, info)
+        channel.sendall(clear + b"a" * 40)  # as many bytes more as the record has
+
+    return _through(address, port, payload, send)
+
+
+def _key_stream(key: bytes, counter: bytes, size: int) -> bytes:
+    """Of AES in counter mode, by the kernel."""
+    try:
+        with socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET) as algorithm:
+            algorithm.bind(("skcipher", "ctr(aes)"))
+            algorithm.setsockopt(socket.SOL_ALG, socket.ALG_SET_KEY, key)
+            operation, _ = algorithm.accept()
+            with operation:
+                operation.sendmsg_afalg([bytes(size)], op=socket.ALG_OP_ENCRYPT, iv=counter)
+                return operation.recv(size)
+    except OSError as error:
+        raise Unsupported(f"AF_ALG: {error.strerror}") from None
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
 def by_sendfile(address: str, port: int, payload: bytes) -> str:
