@@ -186,9 +186,10 @@ def _established(f: Function, maps: Maps, parts: StreamParts, direction: Directi
     # By these a denied stream's socket comes back to us: a server's acknowledges what it got, a client's has FILLER acknowledged.
     asks = CALL_SENDS if direction is Direction.INGRESS else CALL_RTT
     f.helper(Helper.SOCK_OPS_CB_FLAGS_SET, context, I32(CALL_STATE | asks))
-    # From here on its payload passes. Without a mark (a full table) it does not.
-    failed = make_mark(f, maps, s, f.load(cookie, I64))
-    with f.if_(f.both(f.eq(failed, 0), f.not_(at_interface))):
+    # From here on its payload passes. Without a mark (a full table) nothing does: its socket stays where its program is asked, which finds no record.
+    with f.if_(f.ne(make_mark(f, maps, s, f.load(cookie, I64)), 0)):
+        f.leave(forget)
+    with f.if_(f.not_(at_interface)):
         known_streams.introduce(f, maps, s)
     f.ret(PASSED)
     f.b.position_at_end(forget)

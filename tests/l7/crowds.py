@@ -26,6 +26,27 @@ def sizes(bpffs: str) -> dict[str, int]:
     return found
 
 
+def fill(bpffs: str, name: str) -> list[bytes]:
+    """Has a stream table full of entries of nobody, in the place of what is left of earlier connections; their keys."""
+    os.environ["POLICYC_BPFFS"] = bpffs
+    made = []
+    with closing(Pins(LOAD).map(name)) as table:
+        for key in list(table.keys()):
+            table.delete(key)
+        for number in range(table.max_entries):
+            key = number.to_bytes(4, "little").ljust(table.key_size, b"\xff")
+            table.update(key, bytes(table.value_size))
+            made.append(key)
+    return made
+
+
+def take_out(bpffs: str, name: str, keys: list[bytes]) -> None:
+    os.environ["POLICYC_BPFFS"] = bpffs
+    with closing(Pins(LOAD).map(name)) as table:
+        for key in keys:
+            table.delete(key)
+
+
 def crowd(address: str, port: int, count: int, payload: bytes) -> dict[str, int]:
     """Opens so many connections, keeps all, then sends on each; how many were answered by which status (0: not within a second)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

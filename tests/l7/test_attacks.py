@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from policyc.codegen.stream_programs import SPOILER
-from tests.l7 import attacks, pollers, recorder, servers, wire
+from tests.l7 import attacks, crowds, pollers, recorder, senders, servers, wire
 from tests.l7.agent import Agent
 from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
 from tests.l7.place import SPARE, Scene, link_address
@@ -80,7 +81,35 @@ def _rest(scene: Scene) -> Iterator[None]:
     scene.rest()
 
 
+@contextmanager
+def full(scene: Scene, table: str) -> Iterator[None]:
+    """A stream table without room."""
+    inside, pins = Agent(scene.network.machine), scene.operator.environment["POLICYC_BPFFS"]
+    scene.agents.append(inside)
+    keys = inside.call(crowds.fill, pins, table, patience=120)
+    try:
+        yield
+    finally:
+        inside.call(crowds.take_out, pins, table, keys, patience=120)
+
+
+def tried_without_room(scene: Scene, table: str) -> list[str]:
+    """What a server was asked for that allowed and denied requests are sent to while a table is full, and then an allowed one once more."""
+    server, web = Server(scene), scene.agent("web")
+    with full(scene, table):
+        for payload in (ALLOWED, FORBIDDEN):
+            web.call(senders.plain, server.address, server.port, payload)
+        assert server.targets() == []
+    web.call(senders.plain, server.address, server.port, ALLOWED)
+    return server.targets()
+
+
 # --- at a client ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["streams", "marks4"])
+def test_a_client_without_room_in_a_table_is_refused(egress: Scene, table: str) -> None:
+    assert tried_without_room(egress, table) == ["/public/a"]
 
 
 def test_what_a_denied_syn_carried_is_not_let_out_for_what_is_sent_later(egress: Scene) -> None:
@@ -133,6 +162,11 @@ def test_an_upload_that_does_not_wait_arrives_whole(egress: Scene, size: int | N
 def _line(scene: Scene, server: Server) -> wire.Line:
     scene.give_spare()
     return wire.Line(SPARE, server.address, server.port, link_address(scene.network.machine, "web"))
+
+
+@pytest.mark.parametrize("table", ["streams", "marks4"])
+def test_a_connection_without_room_in_a_table_is_refused(ingress: Scene, table: str) -> None:
+    assert tried_without_room(ingress, table) == ["/public/a"]
 
 
 def test_a_request_whose_end_comes_with_the_fin_is_served(ingress: Scene) -> None:
