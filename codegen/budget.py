@@ -147,8 +147,8 @@ def _reach(found: Mapping[Place, Function], place: Place) -> set[Place]:
 
 
 def _deepest(found: Mapping[Place, Function], place: Place) -> int:
-    """Bytes of stack along the deepest chain of calls; the kernel rounds each frame up to 32."""
-    own = (found[place].stack + 31) & ~31
+    """Bytes of stack along the deepest chain of calls; the kernel rounds each frame, also an empty one, up to 32."""
+    own = (max(found[place].stack, 1) + 31) & ~31
     return own + max((_deepest(found, c) for c in found[place].calls), default=0)
 
 

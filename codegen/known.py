@@ -35,9 +35,8 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
     """Counts the packet as one of a known connection, whose rule's rank + 1 it returns; leaves to `unknown` where it is none.
     The record is that of a TCP or UDP packet (direct.py); where its tuple's entry is not needed or not there it says so (Flag.UNKNOWN).
     `remembers`: `recent` will answer for the next ones, but not where requests are judged, which `flow.stream` says."""
-    with f.if_(f.both(f.eq(flow.get("protocol"), TCP), f.bits(flow.get("tcp_flags"), TCP_SYN))):
-        with f.if_(opens(f, flow)):  # whatever is known of its tuple
-            flow.raise_flag(Flag.UNKNOWN)
+    with f.if_(f.both(f.eq(flow.get("protocol"), TCP), opens(f, flow))):  # whatever is known of its tuple
+        flow.raise_flag(Flag.UNKNOWN)
         f.leave(unknown)
     entry = _lookup(f, maps, flow)
     with f.if_(f.is_null(entry)):
@@ -51,6 +50,8 @@ def let_through(f: Function, maps: Maps, flow: Flow, unknown: ir.Block, remember
         f.leave(unknown)
     flags = f.load(entry, I8, CT_FLAGS)
     with f.if_(f.bits(flags, CtFlag.DENIED)):
+        f.leave(unknown)
+    with f.if_(f.bits(flow.get("tcp_flags"), TCP_SYN)):
         f.leave(unknown)
     same = f.eq(f.load(entry, I8, CT_DIRECTION), direction)
     if has_streams:

@@ -145,16 +145,17 @@ def parts(of_global: int, of_step: int) -> bytes:
 def test_the_budget_counts_callbacks_as_calls() -> None:
     entry, program = budget.check(parts(64, 100))
     functions = {f.name: f for f in budget.functions(parts(64, 100)).values()}
-    assert entry == ProgramBudget("enter_part", instructions=4, stack=0, maps=1, jumps=0)
+    assert entry == ProgramBudget("enter_part", instructions=4, stack=32, maps=1, jumps=0)
     assert (program.program, program.maps) == ("policyc_part", 2)
     assert program.instructions == sum(functions[n].instructions for n in ("policyc_part", "global", "step", "inner"))
     assert program.stack == 32 + 128  # the program and the deeper of its two calls, in units of 32
+    assert budget.check(parts(100, 8))[1].stack == 32 + 128 + 32  # `inner` has none of its own, and counts
     assert functions["inner"].instructions == 3  # a load of 64 bits is one instruction
     assert (functions["global"].stack, functions["step"].stack) == (64, 104)
     assert program.jumps == functions["step"].jumps > 0
 
 
-@pytest.mark.parametrize("stacks", [(490, 8), (8, 490)])
-def test_a_program_over_the_budget_is_refused_in_the_policys_terms(stacks: tuple[int, int]) -> None:
-    with pytest.raises(OperationError, match="a program of 544 bytes of stack; the kernel allows 512"):
+@pytest.mark.parametrize(("stacks", "needed"), [((450, 8), 544), ((8, 490), 544)])
+def test_a_program_over_the_budget_is_refused_in_the_policys_terms(stacks: tuple[int, int], needed: int) -> None:
+    with pytest.raises(OperationError, match=f"a program of {needed} bytes of stack; the kernel allows 512"):
         budget.check(parts(*stacks))
