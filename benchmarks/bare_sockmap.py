@@ -10,6 +10,7 @@ from pathlib import Path
 from policyc.artifact.layout import MapSpec
 from policyc.artifact.stream_layout import COOKIE, STREAM_ENTRIES, STREAM_SECTIONS, StreamHook
 from policyc.codegen.function import I32, I64, Function, Helper, Value
+from policyc.codegen.marks import NO_EXIST
 from policyc.codegen.stream_programs import SK_PASS
 from policyc.codegen.takeover import OP, PASSED, Op
 from policyc.runtime.libbpf import ATTACH_CGROUP_SOCK_OPS, ATTACH_STREAM_VERDICT, check, lib
@@ -39,5 +40,5 @@ def _take(f: Function, maps: Mapping[str, Value]) -> None:
     with f.if_(f.eq(f.load(f.args[0], I32, OP), Op.PASSIVE_ESTABLISHED)):
         cookie = f.slot(I64, "cookie")
         f.store(cookie, f.helper(Helper.GET_SOCKET_COOKIE, f.args[0]))
-        f.helper(Helper.SOCK_HASH_UPDATE, f.args[0], maps["sockets"], cookie, 1)
+        f.helper(Helper.SOCK_HASH_UPDATE, f.args[0], maps["sockets"], cookie, NO_EXIST)
     f.ret(PASSED)

@@ -11,14 +11,14 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 from tests.e2e.operation import compile_policy, object_in
-from tests.l7 import evasion, test_attacks
+from tests.l7 import evasion
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir()
     with tempfile.TemporaryDirectory() as scratch:
-        for text in {*evasion.POLICIES.values(), *test_attacks.TEXTS}:
+        for text in evasion.POLICIES.values():
             compile_policy(text, Path(scratch)).rename(object_in(folder, text))
 
 

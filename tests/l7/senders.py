@@ -34,6 +34,10 @@ class Unsupported(Exception):
     """The kernel has no such way; the text says what it said."""
 
 
+class NoKernelTls(Unsupported):
+    """It was built without, as some are."""
+
+
 def came_of(channel: socket.socket) -> str:
     """Waits for an answer."""
     if not readable(channel, PATIENCE):
@@ -104,14 +108,18 @@ def with_urgent_byte(address: str, port: int, payload: bytes, at: int) -> str:
     return _through(address, port, payload, send)
 
 
+def _under_tls(channel: socket.socket) -> None:
+    try:
+        channel.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+    except FileNotFoundError:
+        raise NoKernelTls("TCP_ULP tls: the kernel has no kernel TLS") from None
+
+
 def under_tls_ulp(address: str, port: int, payload: bytes) -> str:
     """The upper layer protocol `tls` without keys passes everything, by functions of its own."""
 
     def send(channel: socket.socket, payload: bytes) -> None:
-        try:
-            channel.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
-        except FileNotFoundError:
-            raise Unsupported("TCP_ULP tls: the kernel has no kernel TLS") from None
+        _under_tls(channel)
         channel.sendall(payload)
 
     return _through(address, port, payload, send)
@@ -123,10 +131,7 @@ def under_tls_keys(address: str, port: int, payload: bytes) -> str:
     key, salt = bytes(16), bytes(4)
 
     def send(channel: socket.socket, payload: bytes) -> None:
-        try:
-            channel.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
-        except FileNotFoundError:
-            raise Unsupported("TCP_ULP tls: the kernel has no kernel TLS") from None
+        _under_tls(channel)
         wire = b"\r\n\r\n" + payload
         for nonce in (b"nonce%03d" % number for number in range(1000)):
             clear = _xor(wire, _key_stream(key, salt + nonce + b"\0\0\0\2", len(wire)))

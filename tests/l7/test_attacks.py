@@ -15,8 +15,7 @@ from tests.l7.agent import Agent
 from tests.l7.evasion import ALLOWED, FORBIDDEN, POLICIES
 from tests.l7.place import SPARE, Scene, link_address
 
-# One scene for all where files are spread over processes (tests/kernels/matrix.py).
-pytestmark = [pytest.mark.bpf, pytest.mark.xdist_group("attacks")]
+pytestmark = pytest.mark.bpf
 PORTS = itertools.count(8080)
 UPLOADS = POLICIES["egress"].replace("GET", "GET, POST")
 CONNECTS = POLICIES["ingress"].replace('{ GET "/public/**"', '{\n  CONNECT "a:1"\n  GET "/public/**"')
@@ -32,17 +31,7 @@ TOKEN, EVIL = (
     POLICIES["ingress"].replace('"/public/**", "/Xforbidden"', f'"/public/**" header {condition}')
     for condition in ('"X-Token" "good"', '"X-Evil" absent')
 )
-TEXTS = (
-    *POLICIES.values(),
-    UPLOADS,
-    CONNECTS,
-    AUDITED,
-    ELSEWHERE,
-    POSTS,
-    *CHANGED,
-    TOKEN,
-    EVIL,
-)  # all that is loaded here
+TEXTS = (*POLICIES.values(), UPLOADS, CONNECTS, AUDITED, ELSEWHERE, POSTS, *CHANGED, TOKEN, EVIL)
 assert len(set(TEXTS)) == len(TEXTS), "a replacement has replaced nothing"
 
 
